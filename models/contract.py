@@ -1,0 +1,150 @@
+"""What travels inside the ONNX file: everything that a reader of the bytes needs to score a row, and nothing else.
+
+The contract is one JSON text in the graph's `metadata_props`. Batch, the API, the online store and evaluation all take
+their features, bounds and vocabularies from it, never from the declaration, so that the bytes alone say what they mean.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from models.errors import ModelFileError
+
+METADATA_KEY = "tandem.contract"
+NUMBERS = "numbers"  # graph input, float32 [rows, numbers]; NaN is missing
+CATEGORIES = "categories"  # graph input, int32 [rows, categories]; codes of `CategoryFeature`
+
+
+class Frozen(BaseModel):
+    """A value object: unknown keys are refused, fields do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _text(value: Any) -> Any:
+    """Write `1` and `true` of a YAML file as the text that a category column holds."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else value
+
+
+class NumberFeature(Frozen):
+    """A number, read as float32."""
+
+    kind: Literal["number"]
+    min: float | None = Field(None, allow_inf_nan=False, description="Smallest value allowed, itself included.")
+    max: float | None = Field(None, allow_inf_nan=False, description="Largest value allowed, itself included.")
+    missing: bool = Field(False, description="Whether the value may be missing (null or NaN).")
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+class CategoryFeature(Frozen):
+    """A text from a vocabulary. Codes: 0.. the values in order, then `other` (unseen values), then missing."""
+
+    kind: Literal["category"]
+    values: tuple[Annotated[str, BeforeValidator(_text)], ...] = Field(
+        min_length=1, max_length=1000, description="The known values; any other text falls into the bucket `other`."
+    )
+    missing: bool = Field(False, description="Whether the value may be missing (null).")
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _values_are_distinct(self) -> Self:
+        twice = sorted({value for value in self.values if self.values.count(value) > 1})
+        if twice:
+            raise ValueError(f"values stand twice: {', '.join(twice)}")
+        return self
+
+    @property
+    def other_code(self) -> int:
+        """The code of every unseen value."""
+        return len(self.values)
+
+    @property
+    def missing_code(self) -> int:
+        """The code of a missing value (only where `missing` is allowed)."""
+        return len(self.values) + 1
+
+    @property
+    def width(self) -> int:
+        """How many codes there are."""
+        return len(self.values) + (2 if self.missing else 1)
+
+
+Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="kind")]
+
+
+class Api(Frozen):
+    """How the model's service behaves."""
+
+    port: int = Field(3001, ge=1, le=65535, description="Port that `make serve` and `make dev` listen on.")
+    max_feature_age_hours: float = Field(48.0, gt=0, description="Older features from the online store are stale.")
+    stale_features: Literal["flag", "refuse"] = Field("flag", description="Say so in the answer, or answer 503.")
+    batch_limit: int = Field(1000, ge=1, le=100_000, description="Most rows in one request.")
+
+
+class Contract(Frozen):
+    """The meaning of one ONNX file: inputs in order, output, threshold, and where it was trained."""
+
+    format: Literal[1] = 1
+    model: str
+    entity_key: str
+    entity_key_type: Literal["integer", "string"]
+    features: dict[str, Feature]  # the order is part of the contract
+    decision_threshold: float
+    precision: Literal["float32", "int8"]
+    examples_table: str
+    training_snapshot: str  # Iceberg snapshot id of the examples; text, since it is beyond JavaScript's integers
+    dagster_run_id: str = ""
+    api: Api = Api()
+
+    @cached_property
+    def numbers(self) -> dict[str, NumberFeature]:
+        """The columns of the graph's input `numbers`, in order."""
+        return {name: f for name, f in self.features.items() if isinstance(f, NumberFeature)}
+
+    @cached_property
+    def categories(self) -> dict[str, CategoryFeature]:
+        """The columns of the graph's input `categories`, in order."""
+        return {name: f for name, f in self.features.items() if isinstance(f, CategoryFeature)}
+
+    @property
+    def output(self) -> str:
+        """Name of the graph's output: float32 [rows], a probability."""
+        return f"{self.model}_probability"
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """8 bytes that change with anything that a packed vector depends on: the key and the encoded features."""
+        encoded = {name: f.model_dump(exclude={"description"}) for name, f in self.features.items()}
+        text = json.dumps([self.entity_key, self.entity_key_type, list(encoded.items())], sort_keys=True)
+        return hashlib.sha256(text.encode()).digest()[:8]
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the entries for the ONNX file's `metadata_props`."""
+        return {METADATA_KEY: self.model_dump_json()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
+        """Read the contract out of an ONNX file's metadata; `ModelFileError` when it has none that we can read."""
+        if METADATA_KEY not in metadata:
+            raise ModelFileError(
+                f"The ONNX file has no metadata entry {METADATA_KEY!r} (it has: {sorted(metadata) or 'none'}). "
+                "It was not made by Tandem: take the file from the registry's champion version."
+            )
+        try:
+            return cls.model_validate_json(metadata[METADATA_KEY])
+        except ValidationError as error:
+            raise ModelFileError(
+                f"The contract inside the ONNX file cannot be read: {error}. Train again with this version of Tandem."
+            ) from error

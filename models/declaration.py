@@ -1,0 +1,282 @@
+"""The language of the files in `models/*.yaml`: what may be written in them, what the defaults are, and the errors.
+
+A model is one YAML file; everything that Dagster shows of it is derived from the `Declaration` read here. The JSON
+Schema for editors is made from the same classes (`declaration.schema.json`, `make schema`).
+"""
+
+import difflib
+import json
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from models.contract import Api, Feature, Frozen
+from models.errors import DeclarationError, Problem
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+TableName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$", examples=["silver.active_customers"])]
+TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", examples=["08:00"])]
+Column = Annotated[str, Field(min_length=1)]
+
+
+class Population(Frozen):
+    """The table that is scored every night: one row for each entity."""
+
+    table: TableName
+    time: Column | None = Field(None, description="Column with the time the features were true; else the snapshot's.")
+
+
+class TimeSplit(Frozen):
+    """The latest months are the test set, so that evaluation looks into the future, as production does."""
+
+    method: Literal["time"] = "time"
+    test_months: int = Field(2, ge=1, description="How many of the latest calendar months are the test set.")
+    calibration_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the earlier rows kept for calibration.")
+    seed: int = 0
+
+
+class StratifiedSplit(Frozen):
+    """A random share of each class is the test set, for examples that carry no time."""
+
+    method: Literal["stratified"]
+    test_share: float = Field(0.25, gt=0, lt=1, description="Share of all rows that is the test set.")
+    calibration_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the other rows kept for calibration.")
+    seed: int = 0
+
+
+class Examples(Frozen):
+    """The table of labelled rows, each with its features as they stood when the outcome was still open."""
+
+    table: TableName
+    label: Column = Field(description="Column with the outcome: boolean, 0/1, or two texts (then name `positive`).")
+    positive: str | None = Field(None, description="The text that means yes, where the label is a text.")
+    time: Column | None = Field(None, description="Date or timestamp column: when the features were observed.")
+    split: Annotated[TimeSplit | StratifiedSplit, Field(discriminator="method")] = TimeSplit()
+
+
+class Network(Frozen):
+    """The network's shape."""
+
+    hidden: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((128, 32), min_length=1, max_length=4)
+    bins: int = Field(24, ge=2, le=256, description="Pieces that a number's range is cut into (piecewise linear).")
+
+
+class Training(Frozen):
+    """The training budget."""
+
+    seed: int = 0
+    teacher_folds: int = Field(5, ge=2, le=10)
+    teacher_iterations: int = Field(1000, ge=1, le=10_000, description="Most boosting rounds for each teacher.")
+    synthetic_rows: int = Field(60_000, ge=0, le=10_000_000, description="Recombined rows that the teacher labels.")
+    row_presentations: int = Field(1_500_000, ge=1000, description="Rows shown to the network, at least 4 epochs.")
+
+
+class Int8Limits(Frozen):
+    """How far int8 scores may be from the float ones; beyond, the float graph is served, and everything says so."""
+
+    max_auc_drop: float = Field(0.002, ge=0)
+    max_log_loss_rise: float = Field(0.005, ge=0)
+    max_mean_change: float = Field(0.01, ge=0, le=1, description="Mean absolute change of a score.")
+    max_p99_change: float = Field(0.05, ge=0, le=1, description="99th percentile of the absolute change of a score.")
+    max_calibration_error_rise: float = Field(0.01, ge=0, le=1)
+    max_decision_flips: float = Field(0.02, ge=0, le=1, description="Share of rows whose decision changes.")
+
+
+class Gates(Frozen):
+    """What a candidate must reach to become champion, and a night's predictions to be published."""
+
+    min_auc: float = Field(0.7, ge=0.5, le=1, description="Least ROC-AUC on the test set.")
+    max_auc_behind_champion: float = Field(0.002, ge=0, description="How far behind the champion on the same rows.")
+    max_calibration_error: float = Field(0.05, gt=0, le=1, description="Most expected calibration error, 10 bins.")
+    max_score_shift: float = Field(0.25, gt=0, description="Most population stability index against the last night.")
+    int8: Int8Limits = Int8Limits()
+
+
+class Predictions(Frozen):
+    """The Gold table, and when it is made."""
+
+    table: TableName | None = Field(None, description="Default: gold.<name>_predictions.")
+    score_at: TimeOfDay = Field("02:00", description="When the day's partition is requested.")
+    ready_by: TimeOfDay = Field("08:00", description="When readers count on it.")
+    timezone: str = "UTC"
+    first_day: date = Field(date(2026, 1, 1), description="First daily partition.")
+
+    @model_validator(mode="after")
+    def _timezone_exists(self) -> Self:
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"timezone {self.timezone!r} is unknown; write one like Europe/Berlin or UTC") from error
+        return self
+
+
+class Declaration(Frozen):
+    """One model, from its tables to its API."""
+
+    name: Name = Field(description="The model's name, and the file's: models/<name>.yaml.")
+    description: str = ""
+    owner: str | None = Field(None, description="A team (`team:growth`) or a mail address.", examples=["team:growth"])
+    entity_key: Column = Field(description="Column that names the entity, unique in the population.")
+    population: Population
+    examples: Examples
+    features: dict[Column, Feature] = Field(min_length=1, description="The columns the model reads, in this order.")
+    decision_threshold: float = Field(0.5, gt=0, lt=1, description="Scores from here on are predicted positive.")
+    network: Network = Network()
+    training: Training = Training()
+    gates: Gates = Gates()
+    predictions: Predictions = Predictions()
+    api: Api = Api()
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        problems = _disagreements(self.model_dump(mode="json"))
+        if problems:
+            raise ValueError("; ".join(map(str, problems)))
+        return self
+
+    @property
+    def predictions_table(self) -> str:
+        """The Gold table's identifier."""
+        return self.predictions.table or f"gold.{self.name}_predictions"
+
+
+def load_declaration(path: Path) -> Declaration:
+    """Read one file. `DeclarationError` carries all of its errors, each with field, value and remedy."""
+    try:
+        raw = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  a SafeLoader with fewer surprises
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeclarationError(
+            str(path), [Problem("file", path.name, f"cannot be read: {error}", "Mend it.")]
+        ) from error
+    except yaml.YAMLError as error:
+        remedy = "Mend the YAML: indentation by spaces, `key: value`, each key once."
+        raise DeclarationError(str(path), [Problem("file", path.name, " ".join(str(error).split()), remedy)]) from error
+    if not isinstance(raw, dict):
+        remedy = "Start with `name: ...`; docs/declaration.md has an example."
+        raise DeclarationError(str(path), [Problem("file", raw, "is not a mapping of fields", remedy)])
+    try:
+        declaration = Declaration.model_validate(raw)
+    except ValidationError as error:
+        problems = [_problem(e) for e in error.errors() if e["loc"]]
+        raise DeclarationError(str(path), problems + _disagreements(raw) + _other_name(raw, path)) from error
+    if problems := _other_name(raw, path):
+        raise DeclarationError(str(path), problems)
+    return declaration
+
+
+def load_declarations(folder: Path) -> list[Declaration]:
+    """Read every `*.yaml` of a folder, in the order of their names."""
+    return [load_declaration(path) for path in sorted(folder.glob("*.yaml"))]
+
+
+def json_schema() -> str:
+    """Return the JSON Schema for editors, as text."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Declaration.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its traps: `Yes`, `on`, `18:30` and dates are text, and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; refuse a repeated key, which YAML's own loader silently overwrites."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|false)$", "tf"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9_]*)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$", "-+0123456789."),
+    ("null", r"^(?:~|null|)$", ["~", "n", ""]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+def _other_name(raw: dict[str, Any], path: Path) -> list[Problem]:
+    name = raw.get("name", path.stem)
+    remedy = f"Write `name: {path.stem}` or rename the file."
+    return [] if name == path.stem else [Problem("name", name, f"is not the file's name {path.stem!r}", remedy)]
+
+
+def _disagreements(raw: dict[str, Any]) -> list[Problem]:
+    """Find what is wrong between fields; works on unvalidated data too, so that all errors show at once."""
+
+    def part(name: str) -> dict[str, Any]:
+        value = raw.get(name)
+        return value if isinstance(value, dict) else {}
+
+    examples, features, predictions, problems = part("examples"), part("features"), part("predictions"), []
+    roles = {"entity_key": raw.get("entity_key"), **{f"examples.{k}": examples.get(k) for k in ("label", "time")}}
+    roles["population.time"] = part("population").get("time")
+    for role, column in roles.items():
+        if column is not None and column in features:
+            message = f"is also the {role}, which would leak what is to be predicted or identify the row"
+            problems.append(Problem(f"features.{column}", column, message, "Remove it from `features`."))
+    split = examples.get("split")
+    method = split.get("method", "time") if isinstance(split, dict) else "time"
+    if examples and method == "time" and not examples.get("time"):
+        remedy = "Name the date column (`time: observed_on`), or write `split: {method: stratified}`."
+        problems.append(Problem("examples.time", None, "is needed to split by time", remedy))
+    at, by = predictions.get("score_at", "02:00"), predictions.get("ready_by", "08:00")
+    if isinstance(at, str) and isinstance(by, str) and at >= by:
+        problems.append(Problem("predictions.ready_by", by, f"is not after score_at {at}", "Give scoring time to run."))
+    return problems
+
+
+_REMEDIES = {
+    "missing": "Add this field.",
+    "union_tag_not_found": "Say which kind it is: `kind: number` or `kind: category` (for a split: `method: ...`).",
+    "union_tag_invalid": "Use one of the kinds that exist.",
+    "string_type": "Write a text (quote it if it looks like a number).",
+    "float_parsing": "Write a number like 0 or 12.5.",
+    "float_type": "Write a number like 0 or 12.5.",
+    "int_parsing": "Write a whole number.",
+    "int_type": "Write a whole number.",
+    "bool_type": "Write true or false.",
+    "bool_parsing": "Write true or false.",
+    "model_type": "Write its fields below it, indented.",
+    "dict_type": "Write `column: {kind: ...}` lines below it, indented.",
+    "value_error": "Mend it.",
+}
+_PATTERN_REMEDIES = {
+    "name": "Use lower-case letters, digits and underscores, like `churn` or `card_fraud`.",
+    "table": "Write namespace and table, like `silver.active_customers`.",
+    "score_at": "Write hours and minutes, like 02:00.",
+    "ready_by": "Write hours and minutes, like 08:00.",
+}
+
+
+def _problem(error: ErrorDetails) -> Problem:
+    """Put one of pydantic's errors into words with a remedy."""
+    loc = [str(part) for part in error["loc"]]
+    if loc[0] == "features" or loc[:2] == ["examples", "split"]:
+        del loc[2:3]  # the tag of the union, which stands in no file
+    kind, message, remedy = error["type"], error["msg"].removeprefix("Value error, "), _REMEDIES.get(error["type"])
+    if kind == "missing":
+        return Problem(".".join(loc), None, "is missing", remedy or "")
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(loc[-1], _field_names(), n=1)
+        remedy = f"Did you mean {close[0]!r}?" if close else "Remove it; docs/declaration.md has every field."
+        message = "is not a field here"
+    if kind == "string_pattern_mismatch":
+        message, remedy = "has the wrong form", _PATTERN_REMEDIES.get(loc[-1])
+    remedy = remedy or "Mend it as the message says; docs/declaration.md has every field."
+    return Problem(".".join(loc), error["input"], message[:1].lower() + message[1:].rstrip("."), remedy)
+
+
+def _field_names() -> list[str]:
+    """Every field name of the language, for `did you mean`."""
+    schema = Declaration.model_json_schema()
+    objects = [schema, *schema["$defs"].values()]
+    return sorted({name for part in objects for name in part.get("properties", {})})

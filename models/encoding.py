@@ -1,0 +1,248 @@
+"""From an Arrow batch or a JSON request to the graph's two inputs: the only encoder.
+
+Batch, the API, training, evaluation and calibration all come through here, so a value means the same everywhere.
+
+numbers:    float32 [rows, numbers]   NaN is missing
+categories: int32   [rows, categories] codes of `CategoryFeature`
+
+Out-of-bounds values, and missing ones where that is not allowed, are refused with `ValueRejectedError`, never clipped.
+pyarrow is imported only where an Arrow batch comes in: the service does without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from models.contract import CategoryFeature, Contract, NumberFeature
+from models.errors import ColumnError, Problem, ValueRejectedError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Numbers = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows ready for the graph."""
+
+    numbers: Numbers
+    categories: Codes
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.numbers)
+
+    def __getitem__(self, rows: slice | npt.NDArray[Any]) -> Encoded:
+        """Pick rows by slice, mask or positions."""
+        return Encoded(self.numbers[rows], self.categories[rows])
+
+
+# --- Arrow ----------------------------------------------------------------------------------------------------------
+
+
+def check_columns(contract: Contract, schema: pa.Schema) -> None:
+    """Raise `ColumnError`, naming every column of the contract that is missing from `schema` or of a wrong type.
+
+    Columns that the contract does not name, and their order, do not matter.
+    """
+    import pyarrow.types as pt
+
+    wrong = []
+    for name, feature in contract.features.items():
+        if name not in schema.names:
+            wrong.append(f"column {name!r} is missing (a {feature.kind} is expected)")
+            continue
+        dtype = schema.field(name).type
+        dtype = dtype.value_type if pt.is_dictionary(dtype) else dtype
+        numeric = pt.is_integer(dtype) or pt.is_floating(dtype) or pt.is_decimal(dtype) or pt.is_boolean(dtype)
+        text = pt.is_string(dtype) or pt.is_large_string(dtype) or pt.is_integer(dtype) or pt.is_boolean(dtype)
+        if isinstance(feature, NumberFeature) and not numeric:
+            wrong.append(f"column {name!r} has type {dtype}, but a number is expected")
+        elif isinstance(feature, CategoryFeature) and not text:
+            wrong.append(f"column {name!r} has type {dtype}, but a category needs text (or integers, booleans)")
+    if wrong:
+        raise ColumnError(
+            f"The data do not fit the contract of model {contract.model!r}: {'; '.join(wrong)}. "
+            "Mend the table, or declare the features as they are and train again."
+        )
+
+
+def encode_arrow(contract: Contract, batch: pa.RecordBatch | pa.Table) -> Encoded:
+    """Encode the contract's columns of an Arrow batch; other columns and the column order do not matter.
+
+    Dictionary-encoded text is fastest. Raises `ColumnError` for the schema, `ValueRejectedError` for values.
+    """
+    check_columns(contract, batch.schema)
+    numbers = np.empty((batch.num_rows, len(contract.numbers)), np.float32)
+    categories = np.empty((batch.num_rows, len(contract.categories)), np.int32)
+    problems: list[Problem] = []
+    for j, (name, number) in enumerate(contract.numbers.items()):
+        numbers[:, j] = column = _float32(batch.column(name))
+        problems += _number_problems(name, number, column)
+    for j, (name, category) in enumerate(contract.categories.items()):
+        categories[:, j] = codes = _codes(batch.column(name), category)
+        problems += _category_problems(name, category, codes)
+    if problems:
+        raise ValueRejectedError(problems)
+    return Encoded(numbers, categories)
+
+
+def _float32(column: pa.Array | pa.ChunkedArray) -> Numbers:
+    """Read a numeric column as float32, null as NaN."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    if not pa.types.is_float32(column.type):
+        column = column.cast(pa.float32(), safe=False)
+    return cast(Numbers, column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy())
+
+
+def _codes(column: pa.Array | pa.ChunkedArray, feature: CategoryFeature) -> Codes:
+    """Read a category column as codes: each chunk's small dictionary is looked up, then its indices are mapped."""
+    import pyarrow as pa
+
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    code_of = {value: code for code, value in enumerate(feature.values)}
+    missing = feature.missing_code
+    codes = []
+    for chunk in chunks:
+        encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+        words = (_word(value) for value in encoded.dictionary.to_pylist())
+        table = np.array([missing if w is None else code_of.get(w, feature.other_code) for w in words], np.int32)
+        indices = encoded.indices
+        if indices.null_count:
+            indices = indices.fill_null(len(table))
+        codes.append(np.append(table, np.int32(missing))[indices.to_numpy(zero_copy_only=False)])
+    return np.concatenate(codes) if codes else np.empty(0, np.int32)
+
+
+def _number_problems(name: str, feature: NumberFeature, column: Numbers) -> list[Problem]:
+    """Find the first offender of each rule; min and max ignore NaN, so one pass each is enough."""
+    if not len(column):
+        return []
+    problems = []
+    absent = np.isnan(column)
+    if not feature.missing and absent.any():
+        problems.append(Problem(name, None, f"is missing in {int(absent.sum())} rows", _number_remedy(feature)))
+    low, high = _bounds(feature)
+    outside = (column < low) | (column > high)
+    if outside.any():
+        first = float(column[int(np.argmax(outside))])
+        message = f"is out of bounds in {int(outside.sum())} rows"
+        problems.append(Problem(name, first, message, _number_remedy(feature)))
+    return problems
+
+
+def _category_problems(name: str, feature: CategoryFeature, codes: Codes) -> list[Problem]:
+    if feature.missing:
+        return []
+    absent = int((codes == feature.missing_code).sum())
+    return [Problem(name, None, f"is missing in {absent} rows", _category_remedy(feature))] if absent else []
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------------
+
+
+def encode_rows(contract: Contract, rows: Sequence[Mapping[str, Any]]) -> Encoded:
+    """Encode feature values as a JSON request carries them; an absent key and a null both mean missing.
+
+    Raises `ValueRejectedError` with a problem for each field that does not fit (with `[row]` behind its name when
+    there is more than one row). Keys that the contract does not name are refused too: they are most likely typos.
+    """
+    numbers = np.empty((len(rows), len(contract.numbers)), np.float32)
+    categories = np.empty((len(rows), len(contract.categories)), np.int32)
+    problems: list[Problem] = []
+    for i, row in enumerate(rows):
+        at = f"[{i}]" if len(rows) > 1 else ""
+        for name in row.keys() - contract.features.keys():
+            problems.append(
+                Problem(name + at, row[name], "is not a feature", f"Known: {', '.join(contract.features)}.")
+            )
+        for j, (name, number) in enumerate(contract.numbers.items()):
+            value = _number(name + at, number, row.get(name), problems)
+            numbers[i, j] = value
+        for j, (name, category) in enumerate(contract.categories.items()):
+            categories[i, j] = _code(name + at, category, row.get(name), problems)
+    if problems:
+        raise ValueRejectedError(problems)
+    return Encoded(numbers, categories)
+
+
+def _number(name: str, feature: NumberFeature, value: Any, problems: list[Problem]) -> float | np.float32:
+    """Read one JSON number as the float32 that the same value has in the lake."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        if not feature.missing:
+            problems.append(Problem(name, None, "is missing", _number_remedy(feature)))
+        return math.nan
+    if not isinstance(value, int | float):
+        problems.append(Problem(name, value, "is not a number", _number_remedy(feature)))
+        return math.nan
+    number = _to_float32(value)
+    low, high = _bounds(feature)
+    if not low <= number <= high:
+        problems.append(Problem(name, value, "is out of bounds", _number_remedy(feature)))
+    return number
+
+
+def _to_float32(value: int | float) -> np.float32:
+    """Round once, as Arrow does: an integer goes straight to float32, not through float64."""
+    with np.errstate(over="ignore"):
+        if isinstance(value, int):
+            if abs(value) < 2**63:
+                return np.int64(value).astype(np.float32)
+            return np.float32(math.copysign(math.inf, value))
+        return np.float32(value)
+
+
+def _code(name: str, feature: CategoryFeature, value: Any, problems: list[Problem]) -> int:
+    word = _word(value)
+    if word is None:
+        if not feature.missing:
+            problems.append(Problem(name, None, "is missing", _category_remedy(feature)))
+        return feature.missing_code
+    if not isinstance(value, str | int):
+        problems.append(Problem(name, value, "is not a text", _category_remedy(feature)))
+        return feature.other_code
+    try:
+        return feature.values.index(word)
+    except ValueError:
+        return feature.other_code
+
+
+# --- both -----------------------------------------------------------------------------------------------------------
+
+
+def _word(value: Any) -> str | None:
+    """Write a category's value as text: integers and booleans read as the declaration writes them."""
+    if value is None:
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _bounds(feature: NumberFeature) -> tuple[np.float32, np.float32]:
+    """Bounds as float32, like the values that they are compared with. Infinities never fit."""
+    largest = np.finfo(np.float32).max
+    low = np.float32(-largest if feature.min is None else feature.min)
+    return low, np.float32(largest if feature.max is None else feature.max)
+
+
+def _number_remedy(feature: NumberFeature) -> str:
+    low = "any" if feature.min is None else f"{feature.min:g}"
+    high = "any" if feature.max is None else f"{feature.max:g}"
+    return f"Give a finite number from {low} to {high}{', or null' if feature.missing else ''}."
+
+
+def _category_remedy(feature: CategoryFeature) -> str:
+    known = ", ".join(feature.values[:8]) + (", ..." if len(feature.values) > 8 else "")
+    return f"Give a text, one of: {known}{'; or null' if feature.missing else ''}."

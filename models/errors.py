@@ -1,0 +1,127 @@
+"""What can go wrong, in the domain's words. Every message names the thing, its value and the remedy.
+
+TandemError
+├── DeclarationError            a declaration cannot be used; carries every problem found in it
+├── ContractError               data do not fit the model's contract
+│   ├── ColumnError                a column is missing or of a type that cannot be read
+│   └── ValueRejectedError         a value is missing, out of bounds or of the wrong type; carries every problem
+├── ModelFileError              an ONNX file is corrupt, foreign, or not the one that was asked for
+├── TrainingDataError           the examples cannot train a model
+├── LakehouseError              a table cannot be read or written as asked
+│   ├── TableNotFoundError
+│   ├── SnapshotNotFoundError
+│   ├── AuditError                 staged rows failed their audit; nothing was published
+│   └── PublishConflictError       somebody else moved main meanwhile; nothing was published
+├── RegistryError               the registry has not what was asked for
+│   └── NoChampionError
+├── OnlineStoreError            the online store cannot answer
+│   ├── EntityNotFoundError        this entity has no vector
+│   ├── StoreUnavailableError      there is no store, or it does not answer
+│   └── StoreMismatchError         the vectors were packed for another contract
+└── ServiceUnreachableError     the model's API does not answer
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: which field, its value, what is wrong with it and what to do."""
+
+    field: str
+    value: Any
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        shown = repr(self.value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        return f"{self.field}: {self.message} (value: {shown}). {self.remedy}"
+
+
+class TandemError(Exception):
+    """Anything that Tandem itself refuses or reports."""
+
+
+class DeclarationError(TandemError):
+    """A declaration cannot be used; `problems` has every error in it, not only the first."""
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        super().__init__(f"{file} has {len(problems)} error{'s' if len(problems) > 1 else ''}:\n{lines}")
+
+
+class ContractError(TandemError):
+    """Data do not fit the model's contract."""
+
+
+class ColumnError(ContractError):
+    """A column is missing or of a type that cannot be read."""
+
+
+class ValueRejectedError(ContractError):
+    """Values that the contract refuses; `problems` has each of them."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(str(problem) for problem in problems))
+
+
+class ModelFileError(TandemError):
+    """An ONNX file is corrupt, foreign, or not the one that was asked for."""
+
+
+class TrainingDataError(TandemError):
+    """The examples cannot train a model."""
+
+
+class LakehouseError(TandemError):
+    """A table cannot be read or written as asked."""
+
+
+class TableNotFoundError(LakehouseError):
+    """The catalog has no such table."""
+
+
+class SnapshotNotFoundError(LakehouseError):
+    """The table has no such snapshot, or none at all."""
+
+
+class AuditError(LakehouseError):
+    """Staged rows failed their audit; nothing was published."""
+
+
+class PublishConflictError(LakehouseError):
+    """Somebody else moved the table's main branch meanwhile; nothing was published."""
+
+
+class RegistryError(TandemError):
+    """The registry has not what was asked for."""
+
+
+class NoChampionError(RegistryError):
+    """No version of the model was ever promoted."""
+
+
+class OnlineStoreError(TandemError):
+    """The online store cannot answer."""
+
+
+class EntityNotFoundError(OnlineStoreError):
+    """The online store has no vector for this entity."""
+
+
+class StoreUnavailableError(OnlineStoreError):
+    """There is no online store, or it does not answer."""
+
+
+class StoreMismatchError(OnlineStoreError):
+    """The vectors were packed for another contract."""
+
+
+class ServiceUnreachableError(TandemError):
+    """The model's API does not answer."""
