@@ -165,10 +165,9 @@ def encode_rows(contract: Contract, rows: Sequence[Mapping[str, Any]]) -> Encode
     problems: list[Problem] = []
     for i, row in enumerate(rows):
         at = f"[{i}]" if len(rows) > 1 else ""
-        for name in row.keys() - contract.features.keys():
-            problems.append(
-                Problem(name + at, row[name], "is not a feature", f"Known: {', '.join(contract.features)}.")
-            )
+        known = f"Known: {', '.join(contract.features)}."
+        unknown = [name for name in row if name not in contract.features]
+        problems += [Problem(name + at, row[name], "is not a feature", known) for name in unknown]
         for j, (name, number) in enumerate(contract.numbers.items()):
             value = _number(name + at, number, row.get(name), problems)
             numbers[i, j] = value
