@@ -20,6 +20,8 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
 
 
@@ -33,6 +35,7 @@ class Settings(BaseSettings):
     catalog_uri: str = Field("", description="Iceberg catalog: a SQLAlchemy or REST URI. Default: SQLite in the home.")
     warehouse: str = Field("", description="Where the tables' files are: a path or s3://. Default: in the home.")
     mlflow_uri: str = Field("", description="MLflow tracking server or database. Default: SQLite in the home.")
+    mlflow_ui: str = Field("http://127.0.0.1:5000", description="Address of MLflow's pages, for links.")
     online_store: str = Field("", description="Online store. Default: LMDB in the home.")
     engine: Literal["local"] = Field("local", description="What maps the scoring function over files.")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="Threads of the local engine.")

@@ -1,0 +1,210 @@
+"""One night: stream the population's files through the one scorer, stage the parts, audit them, publish.
+
+Everything a rerun needs is a parameter; the same day scored again replaces its partition.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from backends.engines import Engine
+from backends.lakehouse import FileTask, Lakehouse, Parts, Plan, Snapshot, Staged, partition_is
+from models.audit import (
+    BINS,
+    AuditReport,
+    Counts,
+    Expected,
+    audit,
+    histogram_from_text,
+    histogram_of,
+    histogram_to_text,
+)
+from models.contract import Contract
+from models.encoding import check_columns, encode_arrow
+from models.errors import AuditError, ColumnError, LakehouseError
+from models.scoring import Scorer
+
+PARTITION = "scored_on"
+_KEY_TYPES = {"integer": pa.int64(), "string": pa.string()}
+
+
+@dataclass(frozen=True)
+class Night:
+    """What to score, with what, into where."""
+
+    population: str
+    predictions: str
+    scorer: Scorer
+    version: int
+    scored_on: date
+    scored_at: datetime  # with a time zone
+    max_shift: float
+    dagster_run_id: str = ""
+    population_snapshot: int | None = None  # None reads the current one
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published night, in figures."""
+
+    snapshot: Snapshot
+    source: Snapshot
+    report: AuditReport
+    positives: int
+    files: int
+    scoring_seconds: float
+    audit_seconds: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """One written part."""
+
+    address: str
+    rows: int
+    positives: int
+    histogram: Counts
+
+
+def predictions_schema(contract: Contract) -> pa.Schema:
+    """Return the Gold table's columns."""
+    return pa.schema(
+        [
+            (contract.entity_key, _KEY_TYPES[contract.entity_key_type]),
+            (contract.output, pa.float32()),
+            (f"{contract.model}_predicted", pa.bool_()),
+            ("model_version", pa.int32()),
+            ("model_sha256", pa.string()),
+            ("scored_at", pa.timestamp("us", tz="UTC")),
+            (PARTITION, pa.date32()),
+        ]
+    )
+
+
+def population_plan(lake: Lakehouse, contract: Contract, table: str, snapshot_id: int | None) -> Plan:
+    """Pin the population and list its files; `ColumnError` before any row is read when a column does not fit."""
+    schema = lake.schema(table)
+    check_columns(contract, schema)
+    _check_key(contract, schema, table)
+    text = [name for name in contract.categories if pa.types.is_large_string(schema.field(name).type)]
+    return lake.plan(table, [contract.entity_key, *contract.features], snapshot_id, dictionary_columns=text)
+
+
+def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Published:
+    """Score the population and publish the day's partition in one commit.
+
+    `AuditError` when the staged rows fail: `main` is untouched and the branch is kept for a look. `LakehouseError`
+    for an empty population.
+    """
+    contract, table = night.scorer.contract, night.predictions
+    plan = population_plan(lake, contract, night.population, night.population_snapshot)
+    if not plan.files:
+        raise LakehouseError(f"Population table {night.population!r} has no rows: there is nothing to score. Fill it.")
+    lake.ensure_table(table, predictions_schema(contract), PARTITION)
+    begun = time.perf_counter()
+    with lake.parts(table, f"{PARTITION}={night.scored_on}/", _part_schema(contract)) as parts:
+        written = engine.map(partial(score_file, night, plan, parts), plan.files)
+        histogram = np.sum([part.histogram for part in written], axis=0)
+        properties = {**_lineage(night, plan), "score_histogram": histogram_to_text(histogram)}
+        staged = lake.stage(table, PARTITION, night.scored_on, [part.address for part in written], properties)
+    scored = time.perf_counter()
+    report = _audit(lake, night, staged, Expected(plan.snapshot.rows, histogram))
+    if report.problems:
+        found = "; ".join(map(str, report.problems))
+        raise AuditError(
+            f"The predictions of {night.scored_on} failed their audit and are not published: {found} "
+            f"They stand on branch {staged.branch!r} of {table!r} until the day is scored again."
+        )
+    snapshot = lake.publish(staged)
+    seconds = (scored - begun, time.perf_counter() - scored)
+    return Published(snapshot, plan.snapshot, report, sum(p.positives for p in written), len(written), *seconds)
+
+
+def score_file(night: Night, plan: Plan, parts: Parts, file: FileTask) -> Part:
+    """Score one data file of the population into one part of the Gold table: the function that an engine maps."""
+    rows, positives, histogram = 0, 0, np.zeros(BINS, np.int64)
+
+    def scored() -> Iterator[pa.RecordBatch]:
+        nonlocal rows, positives, histogram
+        for batch in plan.batches(file):
+            out = _predictions(night, batch)
+            rows += len(out)
+            positives += out.column(2).true_count
+            histogram += histogram_of(out.column(1).to_numpy())
+            yield out
+
+    address = parts.write(file.position, scored())
+    return Part(address, rows, positives, histogram)
+
+
+def last_published_histogram(lake: Lakehouse, table: str, before: date) -> Counts | None:
+    """Return the score histogram of the newest night before a day; None on the first night."""
+    nights = [s.properties for s in lake.history(table) if s.properties.get("scored_on", "9") < before.isoformat()]
+    newest = max(nights, key=lambda p: p["scored_on"], default=None)
+    return histogram_from_text(newest["score_histogram"]) if newest and "score_histogram" in newest else None
+
+
+def _predictions(night: Night, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Score one batch. Columns that are the same in every row are dictionaries of one value."""
+    contract, rows = night.scorer.contract, batch.num_rows
+    scores = night.scorer.score(encode_arrow(contract, batch))
+    sha256 = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([night.scorer.sha256]))
+    columns = [
+        batch.column(contract.entity_key).cast(_KEY_TYPES[contract.entity_key_type]),
+        pa.array(scores),
+        pa.array(night.scorer.decide(scores)),
+        pa.repeat(pa.scalar(night.version, pa.int32()), rows),
+        sha256,
+        pa.repeat(pa.scalar(night.scored_at, pa.timestamp("us", tz="UTC")), rows),
+        pa.repeat(pa.scalar(night.scored_on, pa.date32()), rows),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=_part_schema(contract))
+
+
+def _part_schema(contract: Contract) -> pa.Schema:
+    schema = predictions_schema(contract)
+    at = schema.get_field_index("model_sha256")
+    return schema.set(at, schema.field(at).with_type(pa.dictionary(pa.int8(), pa.string())))
+
+
+def _audit(lake: Lakehouse, night: Night, staged: Staged, expected: Expected) -> AuditReport:
+    """Read the staged rows back as a reader would, and audit them."""
+    contract = night.scorer.contract
+    columns = [contract.entity_key, contract.output]
+    day = partition_is(PARTITION, night.scored_on)
+    plan = lake.plan(night.predictions, columns, staged.snapshot.id, where=day)
+    batches = (batch for file in plan.files for batch in plan.batches(file))
+    rows = ((batch.column(0), batch.column(1).to_numpy(zero_copy_only=False)) for batch in batches)
+    last_night = last_published_histogram(lake, night.predictions, night.scored_on)
+    return audit(rows, expected, last_night, night.max_shift)
+
+
+def _lineage(night: Night, plan: Plan) -> dict[str, str]:
+    """Describe where the rows come from, for the snapshot's properties."""
+    return {
+        "scored_on": night.scored_on.isoformat(),
+        "model": night.scorer.contract.model,
+        "model_version": str(night.version),
+        "model_sha256": night.scorer.sha256,
+        "training_snapshot": night.scorer.contract.training_snapshot,
+        "source_table": night.population,
+        "source_snapshot": str(plan.snapshot.id),
+        "dagster_run_id": night.dagster_run_id,
+    }
+
+
+def _check_key(contract: Contract, schema: pa.Schema, table: str) -> None:
+    key = contract.entity_key
+    found = schema.field(key).type if key in schema.names else None
+    integer = found is not None and pa.types.is_integer(found)
+    text = found is not None and (pa.types.is_string(found) or pa.types.is_large_string(found))
+    if not (integer if contract.entity_key_type == "integer" else text):
+        raise ColumnError(
+            f"Table {table!r} should have the entity key {key!r} of type {contract.entity_key_type}, but has "
+            f"{'no such column' if found is None else found}. Mend the table, or train again on what it has now."
+        )

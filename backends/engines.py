@@ -1,0 +1,42 @@
+"""Where a function over files runs: on the threads of this machine. The seam for a cluster.
+
+An engine maps a function over file tasks and returns its results in order; only the caller talks to the catalog.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Protocol, TypeVar
+
+from backends.settings import Settings
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Engine(Protocol):
+    """Maps a function over tasks."""
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
+        """Return the results in the order of the tasks; the first error stops the rest and is raised."""
+        ...
+
+
+class LocalEngine:
+    """Threads of this process: reading Parquet, encoding and the network all release Python's lock."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
+        """Return the results in the order of the tasks; the first error stops the rest and is raised."""
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="engine") as pool:
+            futures = [pool.submit(function, task) for task in tasks]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            pool.shutdown(wait=True, cancel_futures=True)
+            failed = [future for future in futures if future.done() and not future.cancelled() and future.exception()]
+            return [future.result() for future in failed or futures]
+
+
+def engine_of(settings: Settings) -> Engine:
+    """Return the engine that the settings name."""
+    return LocalEngine(settings.threads)
