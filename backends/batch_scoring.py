@@ -25,8 +25,8 @@ from models.audit import (
     histogram_to_text,
 )
 from models.contract import Contract
-from models.encoding import check_columns, encode_arrow
-from models.errors import AuditError, ColumnError, LakehouseError
+from models.encoding import check_columns, encode_arrow, entity_key_type
+from models.errors import AuditError, ColumnError, LakehouseError, SnapshotNotFoundError
 from models.scoring import Scorer
 
 PARTITION = "scored_on"
@@ -86,13 +86,16 @@ def predictions_schema(contract: Contract) -> pa.Schema:
     )
 
 
-def population_plan(lake: Lakehouse, contract: Contract, table: str, snapshot_id: int | None) -> Plan:
+def population_plan(
+    lake: Lakehouse, contract: Contract, table: str, snapshot_id: int | None, time_column: str | None = None
+) -> Plan:
     """Pin the population and list its files; `ColumnError` before any row is read when a column does not fit."""
     schema = lake.schema(table)
     check_columns(contract, schema)
     _check_key(contract, schema, table)
     text = [name for name in contract.categories if pa.types.is_large_string(schema.field(name).type)]
-    return lake.plan(table, [contract.entity_key, *contract.features], snapshot_id, dictionary_columns=text)
+    columns = [contract.entity_key, *contract.features, *([time_column] if time_column else [])]
+    return lake.plan(table, columns, snapshot_id, dictionary_columns=text)
 
 
 def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Published:
@@ -115,11 +118,7 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
     scored = time.perf_counter()
     report = _audit(lake, night, staged, Expected(plan.snapshot.rows, histogram))
     if report.problems:
-        found = "; ".join(map(str, report.problems))
-        raise AuditError(
-            f"The predictions of {night.scored_on} failed their audit and are not published: {found} "
-            f"They stand on branch {staged.branch!r} of {table!r} until the day is scored again."
-        )
+        raise AuditError(f"The predictions of {night.scored_on}", staged.branch, report.problems)
     snapshot = lake.publish(staged)
     seconds = (scored - begun, time.perf_counter() - scored)
     return Published(snapshot, plan.snapshot, report, sum(p.positives for p in written), len(written), *seconds)
@@ -142,11 +141,27 @@ def score_file(night: Night, plan: Plan, parts: Parts, file: FileTask) -> Part:
     return Part(address, rows, positives, histogram)
 
 
-def last_published_histogram(lake: Lakehouse, table: str, before: date) -> Counts | None:
+def published_nights(lake: Lakehouse, table: str) -> dict[str, Snapshot]:
+    """Return the snapshot that published each day (ISO date -> snapshot), rollbacks and reruns taken into account."""
+    nights: dict[str, Snapshot] = {}
+    for snapshot in lake.history(table):  # newest first
+        if "scored_on" in snapshot.properties:
+            nights.setdefault(snapshot.properties["scored_on"], snapshot)
+    return nights
+
+
+def newest_night(lake: Lakehouse, table: str) -> Snapshot:
+    """Return the snapshot of the newest published day; `SnapshotNotFoundError` when there is none."""
+    nights = published_nights(lake, table)
+    if not nights:
+        raise SnapshotNotFoundError(f"Table {table!r} has no published night. Materialize {table.replace('.', '/')}.")
+    return nights[max(nights)]
+
+
+def _last_histogram(lake: Lakehouse, table: str, before: date) -> Counts | None:
     """Return the score histogram of the newest night before a day; None on the first night."""
-    nights = [s.properties for s in lake.history(table) if s.properties.get("scored_on", "9") < before.isoformat()]
-    newest = max(nights, key=lambda p: p["scored_on"], default=None)
-    return histogram_from_text(newest["score_histogram"]) if newest and "score_histogram" in newest else None
+    earlier = {day: night for day, night in published_nights(lake, table).items() if day < before.isoformat()}
+    return histogram_from_text(earlier[max(earlier)].properties["score_histogram"]) if earlier else None
 
 
 def _predictions(night: Night, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -180,7 +195,7 @@ def _audit(lake: Lakehouse, night: Night, staged: Staged, expected: Expected) ->
     plan = lake.plan(night.predictions, columns, staged.snapshot.id, where=day)
     batches = (batch for file in plan.files for batch in plan.batches(file))
     rows = ((batch.column(0), batch.column(1).to_numpy(zero_copy_only=False)) for batch in batches)
-    last_night = last_published_histogram(lake, night.predictions, night.scored_on)
+    last_night = _last_histogram(lake, night.predictions, night.scored_on)
     return audit(rows, expected, last_night, night.max_shift)
 
 
@@ -199,12 +214,9 @@ def _lineage(night: Night, plan: Plan) -> dict[str, str]:
 
 
 def _check_key(contract: Contract, schema: pa.Schema, table: str) -> None:
-    key = contract.entity_key
-    found = schema.field(key).type if key in schema.names else None
-    integer = found is not None and pa.types.is_integer(found)
-    text = found is not None and (pa.types.is_string(found) or pa.types.is_large_string(found))
-    if not (integer if contract.entity_key_type == "integer" else text):
+    found = entity_key_type(schema, contract.entity_key)
+    if found != contract.entity_key_type:
         raise ColumnError(
-            f"Table {table!r} should have the entity key {key!r} of type {contract.entity_key_type}, but has "
-            f"{'no such column' if found is None else found}. Mend the table, or train again on what it has now."
+            f"The entity key {contract.entity_key!r} of table {table!r} is now of type {found}, but the champion of "
+            f"{contract.model!r} was made for {contract.entity_key_type}. Mend the table, or train again."
         )

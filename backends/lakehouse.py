@@ -5,6 +5,7 @@ writes a branch, the caller audits what stands there, `publish` moves `main` to 
 a crash at any point leaves at most a branch, which the next `stage` of the same partition removes.
 """
 
+import logging
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, NoSuchTableError
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo, In
 from pyiceberg.io.pyarrow import ArrowScan, _read_all_delete_files
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
@@ -29,6 +30,7 @@ from backends.settings import Settings
 from models.errors import LakehouseError, PublishConflictError, SnapshotNotFoundError, TableNotFoundError
 
 MAIN = "main"
+logging.getLogger("pyiceberg.io.pyarrow").addFilter(lambda record: "dictionary type" not in record.getMessage())
 PROPERTIES = "tandem."  # prefix of ours among a snapshot's properties
 
 
@@ -285,6 +287,11 @@ class Lakehouse:
 def partition_is(column: str, value: date) -> BooleanExpression:
     """Filter for one daily partition."""
     return EqualTo(column, value)
+
+
+def is_one_of(column: str, values: Sequence[int] | Sequence[str]) -> BooleanExpression:
+    """Filter for a few keys."""
+    return In(column, values)
 
 
 def _snapshot(table: str, found: IcebergSnapshot) -> Snapshot:

@@ -42,8 +42,10 @@ class Settings(BaseSettings):
     api_url: str = Field(
         "http://127.0.0.1:{port}", description="Address of a model's API; {model} and {port} are filled in."
     )
+    model_folder: Path = Field(ROOT / "model", description="What a service serves. Default: the model in its Bento.")
+    base_image: str = Field("python:3.11-slim", description="Base image of the services' containers.")
 
-    @field_validator("home", "models")
+    @field_validator("home", "models", "model_folder")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()

@@ -1,0 +1,50 @@
+"""`<model>/api`: the running service, observed, and the proof that it answers what the Gold table says."""
+
+import dagster as dg
+
+from assets.metadata import common, table_key
+from assets.resources import Backends
+from models.declaration import Declaration
+from models.errors import ServiceUnreachableError, SnapshotNotFoundError
+
+
+def api(declaration: Declaration) -> dg.AssetSpec:
+    """Describe the running service; Dagster does not start it, and only observes it."""
+    name = declaration.name
+    return dg.AssetSpec(
+        [name, "api"],
+        deps=[
+            dg.AssetKey([name, "bento"]),
+            dg.AssetKey([name, "online_features"]),
+            table_key(declaration.predictions_table),
+        ],
+        description=f"The running service of {name}: POST /predict answers in milliseconds.",
+        **common(declaration, "bentoml"),
+    )
+
+
+def api_agrees_with_gold(declaration: Declaration) -> dg.AssetChecksDefinition:
+    """Make the check that replays published customers through HTTP and compares float32 with float32."""
+    key = dg.AssetKey([declaration.name, "api"])
+
+    @dg.asset_check(
+        asset=key,
+        name="api_agrees_with_gold",
+        description="1,000 customers of the newest Gold partition get the very same float32 from the running service.",
+    )
+    def _check(context: dg.AssetCheckExecutionContext, backends: dg.ResourceParam[Backends]) -> dg.AssetCheckResult:
+        from assets.parity import replay
+
+        url = backends.settings.url_of_api(declaration.name, declaration.api.port)
+        with backends.lakehouse() as lake:
+            try:
+                report = replay(lake, declaration, url)
+            except (ServiceUnreachableError, SnapshotNotFoundError) as error:
+                metadata = {"reason": str(error), "url": url, "replayed": 0}
+                return dg.AssetCheckResult(passed=False, metadata=metadata)
+        context.log_event(
+            dg.AssetObservation(key, metadata=report.observation, tags={"dagster/data_version": report.served_sha256})
+        )
+        return dg.AssetCheckResult(passed=not report.problems, metadata=report.metadata)
+
+    return _check

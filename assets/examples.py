@@ -1,0 +1,49 @@
+"""Read the pinned examples: the rows that training, quantization and promotion all see the same way."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.contract import Contract
+from models.declaration import Declaration
+from models.encoding import Encoded, check_columns, encode_arrow
+from models.errors import ColumnError
+
+if TYPE_CHECKING:
+    from backends.lakehouse import Lakehouse
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled rows as a model reads them."""
+
+    encoded: Encoded
+    labels: npt.NDArray[np.float32]
+
+
+def read_examples(lake: "Lakehouse", declaration: Declaration, snapshot_id: int) -> pa.Table:
+    """Read the columns that the declaration names; `ColumnError` names every one that is missing."""
+    examples = declaration.examples
+    columns = [*declaration.features, examples.label, *([examples.time] if examples.time else [])]
+    missing = [column for column in columns if column not in lake.schema(examples.table).names]
+    if missing:
+        raise ColumnError(
+            f"Table {examples.table!r} has no column {', '.join(map(repr, missing))}, which the declaration of "
+            f"{declaration.name!r} names. Its columns: {', '.join(lake.schema(examples.table).names)}."
+        )
+    return lake.read(examples.table, columns, snapshot_id)
+
+
+def held_out(
+    declaration: Declaration, contract: Contract, table: pa.Table, part: Literal["test", "calibration"]
+) -> Rows:
+    """Encode one part of the split by a model's own contract."""
+    from models.training.split import labels, split_examples
+
+    check_columns(contract, table.schema)
+    rows = getattr(split_examples(declaration, table), part)
+    picked = table.take(pa.array(rows))
+    return Rows(encode_arrow(contract, picked), labels(declaration, picked))

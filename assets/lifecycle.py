@@ -1,0 +1,39 @@
+"""One declaration -> every asset and check of the model, in the order of its lineage."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from assets.api import api, api_agrees_with_gold
+from assets.bento import bento
+from assets.champion import champion
+from assets.online_features import online_features
+from assets.predictions import predictions
+from assets.quantized_model import quantized_model
+from assets.sources import source_tables
+from assets.trained_model import trained_model
+from assets.training_set import training_set
+from models.declaration import Declaration
+
+
+def lifecycle(declaration: Declaration) -> dg.Definitions:
+    """Return the model's whole life."""
+    return dg.Definitions(
+        assets=[
+            training_set(declaration),
+            trained_model(declaration),
+            quantized_model(declaration),
+            champion(declaration),
+            predictions(declaration),
+            online_features(declaration),
+            bento(declaration),
+            api(declaration),
+        ],
+        asset_checks=[api_agrees_with_gold(declaration)],
+    )
+
+
+def lifecycles(declarations: Sequence[Declaration]) -> dg.Definitions:
+    """Return the lives of all models, and the tables that they read."""
+    tables = dg.Definitions(assets=source_tables(declarations))
+    return dg.Definitions.merge(tables, *map(lifecycle, declarations))

@@ -1,0 +1,117 @@
+"""`gold/<model>_predictions`: every entity's score of the day, audited before anybody can read it."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.metadata import common, picture, table_facts, table_key
+from assets.resources import Backends
+from models.declaration import Declaration
+from models.errors import AuditError, Problem
+
+if TYPE_CHECKING:
+    from backends.batch_scoring import Published
+
+AUDITS = {
+    "every_entity_is_scored_once": (
+        {"rows", "entity key"},
+        "As many rows as the population, each key once, none null.",
+    ),
+    "scores_are_probabilities": ({"score"}, "Every score is a number from 0 to 1, and reads back as it was written."),
+    "scores_resemble_last_night": ({"score shift"}, "The score distribution is near the last published night's."),
+}
+
+
+def partitions(declaration: Declaration) -> dg.DailyPartitionsDefinition:
+    """Return the days that can be scored: from the first declared one up to today."""
+    schedule = declaration.predictions
+    return dg.DailyPartitionsDefinition(schedule.first_day.isoformat(), timezone=schedule.timezone, end_offset=1)
+
+
+def predictions(declaration: Declaration) -> dg.AssetsDefinition:
+    """Make the asset of the Gold table, with a check for each part of the audit."""
+    key, name = table_key(declaration.predictions_table), declaration.name
+    specs = [dg.AssetCheckSpec(check, asset=key, blocking=True, description=d) for check, (_, d) in AUDITS.items()]
+
+    @dg.asset(
+        key=key,
+        deps=[dg.AssetKey([name, "champion"]), table_key(declaration.population.table)],
+        partitions_def=partitions(declaration),
+        check_specs=specs,
+        freshness_policy=_ready_by(declaration),
+        pool=declaration.predictions_table.replace(".", "_"),  # one writer per table
+        description=f"{declaration.description or name} One row for each `{declaration.entity_key}` and day.",
+        metadata={"dagster/table_name": declaration.predictions_table},
+        **common(declaration, "iceberg", "onnx"),
+    )
+    def _predictions(
+        context: dg.AssetExecutionContext, backends: dg.ResourceParam[Backends]
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        from backends.batch_scoring import Night, score_and_publish
+        from models.scoring import Scorer
+
+        registry = backends.registry()
+        version = registry.champion(name)
+        night = Night(
+            population=declaration.population.table,
+            predictions=declaration.predictions_table,
+            scorer=Scorer(registry.read_version(version), version.sha256),
+            version=version.version,
+            scored_on=date.fromisoformat(context.partition_key),
+            scored_at=datetime.now(UTC),
+            max_shift=declaration.gates.max_score_shift,
+            dagster_run_id=context.run_id,
+        )
+        with backends.lakehouse() as lake:
+            try:
+                published = score_and_publish(lake, backends.engine(), night)
+            except AuditError as error:
+                yield from _check_results(error.problems)
+                raise dg.Failure(str(error), allow_retries=False) from error
+            yield from _check_results([])
+            table = declaration.predictions_table
+            facts = table_facts(published.snapshot, lake.schema(table), lake.location(table))
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(f"{version.sha256[:16]}:{published.source.id}"),
+            metadata=facts | _facts(published, declaration, version.version, version.sha256),
+        )
+
+    return _predictions
+
+
+def _ready_by(declaration: Declaration) -> dg.FreshnessPolicy:
+    """Fresh means: scored between the hour of scoring and the hour that readers count on."""
+    schedule = declaration.predictions
+    hour, minute = map(int, schedule.ready_by.split(":"))
+    begin, end = (timedelta(hours=int(t[:2]), minutes=int(t[3:])) for t in (schedule.score_at, schedule.ready_by))
+    return dg.FreshnessPolicy.cron(f"{minute} {hour} * * *", lower_bound_delta=end - begin, timezone=schedule.timezone)
+
+
+def _check_results(problems: list[Problem]) -> Iterator[dg.AssetCheckResult]:
+    for check, (fields, _) in AUDITS.items():
+        found = [str(problem) for problem in problems if problem.field in fields]
+        yield dg.AssetCheckResult(check_name=check, passed=not found, metadata={"reason": "; ".join(found) or "holds"})
+
+
+def _facts(published: "Published", declaration: Declaration, version: int, sha256: str) -> dict[str, object]:
+    from models.audit import BINS
+    from models.training.plots import score_histogram
+
+    report = published.report
+    seconds = published.scoring_seconds + published.audit_seconds
+    return {
+        "dagster/partition_row_count": report.rows,
+        "model_version": version,
+        "model_sha256": sha256,
+        "population_snapshot": str(published.source.id),
+        "predicted_positive": published.positives,
+        "mean_score": report.mean,
+        "score_shift": report.shift if report.shift is not None else "first night",
+        "rows_per_second": round(report.rows / seconds),
+        "seconds": round(seconds, 3),
+        "audit_seconds": round(published.audit_seconds, 3),
+        "files": published.files,
+        "scores": picture("scores", score_histogram(report.histogram, BINS, declaration.decision_threshold)),
+    }

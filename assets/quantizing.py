@@ -1,0 +1,75 @@
+"""Quantize a network and hold it against the float one, on the same test rows and in the same run."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from assets.examples import held_out
+from backends.registry import Registry
+from models.declaration import Declaration
+from models.errors import Problem
+from models.scoring import Scorer
+from models.training.evaluation import compare_int8, evaluate, int8_verdict, rows_per_second, speedup
+from models.training.graph import with_contract
+from models.training.plots import float_against_int8
+from models.training.quantization import quantize, quantized_nodes
+
+SECONDS = 1.0  # of each measurement of speed
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Both files' figures; `problems` is empty when int8 is accepted."""
+
+    floating: Scorer
+    quantized: Scorer
+    int8: bytes
+    metrics: dict[str, dict[str, float]]
+    changes: dict[str, float]
+    rows_per_second: dict[str, int]
+    problems: list[Problem]
+    pictures: dict[str, bytes]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether int8 goes on."""
+        return not self.problems
+
+    @property
+    def chosen(self) -> Scorer:
+        """The file that goes on."""
+        return self.quantized if self.accepted else self.floating
+
+
+def quantize_and_compare(declaration: Declaration, table: pa.Table, floating: bytes) -> Quantization:
+    """Quantize on the calibration rows, compare on the test rows."""
+    before = Scorer(floating)
+    calibration = held_out(declaration, before.contract, table, "calibration")
+    test = held_out(declaration, before.contract, table, "test")
+    contract = before.contract.model_copy(update={"precision": "int8"})
+    int8 = with_contract(quantize(floating, calibration.encoded), contract)
+    after, threshold = Scorer(int8), declaration.decision_threshold
+    scores = {"float32": before.score(test.encoded), "int8": after.score(test.encoded)}
+    faster, nodes = speedup(after, before, test.encoded), quantized_nodes(int8)
+    changes = compare_int8(test.labels, scores["float32"], scores["int8"], threshold)
+    return Quantization(
+        floating=before,
+        quantized=after,
+        int8=int8,
+        metrics={name: evaluate(test.labels, values, threshold) for name, values in scores.items()},
+        changes={**changes, "speedup": faster, "quantized_nodes": nodes},
+        rows_per_second={
+            "rows_per_second_float32": round(rows_per_second(before, test.encoded, SECONDS)),
+            "rows_per_second_int8": round(rows_per_second(after, test.encoded, SECONDS)),
+        },
+        problems=int8_verdict(declaration.gates.int8, changes, faster, nodes),
+        pictures={"float_against_int8.png": float_against_int8(scores["float32"], scores["int8"])},
+    )
+
+
+def log_quantization(registry: Registry, run_id: str, outcome: Quantization, artifact: str) -> None:
+    """Add the int8 file and its figures to the training run."""
+    registry.log_onnx(run_id, artifact, outcome.int8)
+    metrics = {f"int8.{name}": value for name, value in {**outcome.metrics["int8"], **outcome.changes}.items()}
+    registry.log_facts(run_id, {"served_precision": outcome.chosen.contract.precision}, metrics)
+    registry.log_pictures(run_id, outcome.pictures)

@@ -1,0 +1,41 @@
+"""The backends as Dagster resources, opened when an asset needs them: their libraries take seconds to import."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backends.engines import Engine, engine_of
+from backends.settings import Settings
+
+if TYPE_CHECKING:
+    from backends.lakehouse import Lakehouse
+    from backends.online_store import OnlineStore
+    from backends.registry import Registry
+
+
+@dataclass(frozen=True)
+class Backends:
+    """Opens each backend as the settings say."""
+
+    settings: Settings
+
+    def lakehouse(self) -> "Lakehouse":
+        """Connect to the catalog; a context manager."""
+        from backends.lakehouse import Lakehouse
+
+        return Lakehouse.open(self.settings)
+
+    def registry(self) -> "Registry":
+        """Connect to MLflow."""
+        from backends.registry import Registry
+
+        return Registry.open(self.settings)
+
+    def online_store(self, model: str) -> "OnlineStore":
+        """Open the model's online store."""
+        from backends.online_store import open_store
+
+        return open_store(self.settings.online, model)
+
+    def engine(self) -> Engine:
+        """Return the engine that maps functions over files."""
+        return engine_of(self.settings)

@@ -1,0 +1,43 @@
+"""The tables that models read. Others write them: here they are external assets, each in the group of its namespace."""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from assets.metadata import table_facts, table_key
+from assets.resources import Backends
+from models.declaration import Declaration
+
+
+def source_tables(declarations: Iterable[Declaration]) -> list[dg.AssetSpec]:
+    """Return one asset for each table that a declaration names, however many models share it."""
+    described: dict[str, str] = {}
+    for declaration in declarations:
+        described[declaration.population.table] = (
+            f"Today's state of every {declaration.entity_key}: what is scored each night."
+        )
+        described[declaration.examples.table] = (
+            f"Past rows with their outcome `{declaration.examples.label}`: what {declaration.name} learns from."
+        )
+    return [_table(table, text) for table, text in sorted(described.items())]
+
+
+def report_tables(backends: Backends, instance: dg.DagsterInstance, tables: Iterable[str]) -> None:
+    """Tell Dagster the current state of tables that were written elsewhere."""
+    with backends.lakehouse() as lake:
+        for table in tables:
+            snapshot = lake.snapshot(table)
+            facts = table_facts(snapshot, lake.schema(table), lake.location(table))
+            tags = {"dagster/data_version": f"iceberg:{snapshot.id}"}
+            event = dg.AssetMaterialization(table_key(table), metadata=facts, tags=tags)
+            instance.report_runless_asset_event(event)
+
+
+def _table(table: str, description: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        table_key(table),
+        description=description,
+        group_name=table.split(".")[0],
+        kinds={"iceberg"},
+        metadata={"dagster/table_name": table},
+    )

@@ -1,0 +1,53 @@
+"""`<model>/training_set`: which labelled rows the next model learns from."""
+
+import dagster as dg
+
+from assets.manifests import TrainingSet
+from assets.metadata import column_schema, common, table_key
+from assets.resources import Backends
+from models.declaration import Declaration
+
+
+def training_set(declaration: Declaration) -> dg.AssetsDefinition:
+    """Make the asset that pins the examples."""
+
+    @dg.asset(
+        key=[declaration.name, "training_set"],
+        deps=[table_key(declaration.examples.table)],
+        description=f"A pinned snapshot of `{declaration.examples.table}`, split into training, calibration and test.",
+        io_manager_key="manifests",
+        **common(declaration, "iceberg"),
+    )
+    def _training_set(backends: dg.ResourceParam[Backends]) -> dg.MaterializeResult:
+        from assets.examples import read_examples
+        from models.encoding import entity_key_type
+        from models.training.split import split_examples
+
+        with backends.lakehouse() as lake:
+            snapshot = lake.snapshot(declaration.examples.table)
+            table = read_examples(lake, declaration, snapshot.id)
+            key_type = entity_key_type(lake.schema(declaration.population.table), declaration.entity_key)
+        split = split_examples(declaration, table)
+        manifest = TrainingSet(
+            table=snapshot.table, snapshot_id=snapshot.id, rows=table.num_rows, entity_key_type=key_type
+        )
+        return dg.MaterializeResult(
+            value=manifest,
+            data_version=dg.DataVersion(f"iceberg:{snapshot.id}"),
+            metadata={
+                "dagster/row_count": table.num_rows,
+                "dagster/table_name": snapshot.table,
+                "dagster/column_schema": column_schema(table.schema, _descriptions(declaration)),
+                "iceberg_snapshot": str(snapshot.id),
+                "training_rows": len(split.train),
+                "calibration_rows": len(split.calibration),
+                "test_rows": len(split.test),
+                **split.description,
+            },
+        )
+
+    return _training_set
+
+
+def _descriptions(declaration: Declaration) -> dict[str, str]:
+    return {name: feature.description for name, feature in declaration.features.items()}

@@ -1,0 +1,1 @@
+"""What runs when, and the wiring: definitions, schedules, sensors and the command line."""

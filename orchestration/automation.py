@@ -1,0 +1,55 @@
+"""Jobs and schedules: the training of a model, and its nights."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from assets.metadata import table_key
+from models.declaration import Declaration
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+
+def automation(declarations: Sequence[Declaration]) -> dg.Definitions:
+    """Return the jobs and schedules of every model."""
+    return dg.Definitions(
+        jobs=list(map(training_job, declarations)), schedules=list(map(nightly_schedule, declarations))
+    )
+
+
+def training_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":
+    """From the examples to a new champion and its Bento; a failed gate stops before the champion."""
+    name = declaration.name
+    stages = ("training_set", "trained_model", "quantized_model", "champion", "bento")
+    selection = dg.AssetSelection.assets(*([name, stage] for stage in stages))
+    return dg.define_asset_job(f"{name}_training", selection, description=training_job.__doc__)
+
+
+def nightly_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":
+    """Score the day, publish it, refresh the online features."""
+    gold = table_key(declaration.predictions_table)
+    selection = dg.AssetSelection.assets(gold, [declaration.name, "online_features"])
+    return dg.define_asset_job(f"{declaration.name}_nightly", selection, description=nightly_job.__doc__)
+
+
+def nightly_schedule(declaration: Declaration) -> dg.ScheduleDefinition:
+    """Request the day's partition at the declared hour; the run key makes a day run once."""
+    schedule = declaration.predictions
+    hour, minute = map(int, schedule.score_at.split(":"))
+
+    @dg.schedule(
+        job=nightly_job(declaration),
+        cron_schedule=f"{minute} {hour} * * *",
+        execution_timezone=schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        name=f"{declaration.name}_nightly_schedule",
+        description=f"Scores {declaration.population.table} at {schedule.score_at} {schedule.timezone}.",
+    )
+    def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        day = context.scheduled_execution_time.astimezone(ZoneInfo(schedule.timezone)).date().isoformat()
+        return dg.RunRequest(run_key=day, partition_key=day)
+
+    return _schedule

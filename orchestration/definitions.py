@@ -1,0 +1,31 @@
+"""The root that assembles everything that Dagster shows, from the declarations. No logic here."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from assets.lifecycle import lifecycles
+from assets.manifests import ManifestFiles
+from assets.resources import Backends
+from backends.settings import Settings, quiet
+from models.declaration import load_declarations
+from orchestration.automation import automation
+from orchestration.sensors import sensors
+
+
+def assemble(settings: Settings, loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.Definitions:
+    """Return the definitions of every declaration in the settings' folder; `DeclarationError` names each mistake."""
+    declarations = load_declarations(settings.models)
+    common = dg.Definitions(
+        resources={"backends": Backends(settings), "manifests": ManifestFiles(settings)},
+        executor=dg.in_process_executor,  # steps share imports and memory; a process each would import for seconds
+        loggers=loggers,
+    )
+    return dg.Definitions.merge(common, lifecycles(declarations), automation(declarations), sensors(declarations))
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return what the workspace loads."""
+    quiet()
+    return assemble(Settings())
