@@ -30,6 +30,7 @@ def api_agrees_with_gold(declaration: Declaration) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=key,
         name="api_agrees_with_gold",
+        additional_deps=[dg.AssetKey([declaration.name, "online_features"])],  # replay what was loaded last
         description="1,000 customers of the newest Gold partition get the very same float32 from the running service.",
     )
     def _check(context: dg.AssetCheckExecutionContext, backends: dg.ResourceParam[Backends]) -> dg.AssetCheckResult:

@@ -1,10 +1,16 @@
 """`<model>/bento`: the service that answers with the champion's bytes, built but not running."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets.metadata import common
 from assets.resources import Backends
 from models.declaration import Declaration
+
+if TYPE_CHECKING:
+    from backends.registry import Version
+    from bento.lineage import Lineage
 
 
 def bento(declaration: Declaration) -> dg.AssetsDefinition:
@@ -21,15 +27,16 @@ def bento(declaration: Declaration) -> dg.AssetsDefinition:
 
         registry = backends.registry()
         version = registry.champion(declaration.name)
-        lineage = {
-            "model": declaration.name,
-            "version": version.version,
-            "sha256": version.sha256,
-            "mlflow_run_id": version.mlflow_run_id,
-            "bento_dagster_run_id": context.run_id,
-            **{key: value for key, value in version.tags.items() if key not in {"sha256", "artifact"}},
+        lineage = lineage_of(version)
+        labels = {
+            "model_version": lineage.version,
+            "model_sha256": lineage.sha256,
+            "training_snapshot": lineage.training_snapshot,
+            "trained_by_dagster_run": lineage.dagster_run_id,
+            "built_by_dagster_run": context.run_id,
+            "mlflow_run": lineage.mlflow_run_id,
         }
-        built = build_bento(registry.read_version(version), lineage, backends.settings)
+        built = build_bento(registry.read_version(version), lineage, backends.settings.bentoml_home, labels)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(version.sha256),
             metadata={
@@ -39,8 +46,24 @@ def bento(declaration: Declaration) -> dg.AssetsDefinition:
                 "megabytes": round(built.bytes / 1e6, 3),
                 "dagster/uri": str(built.path),
                 "serve": dg.MetadataValue.md(f"`tandem serve {declaration.name}`"),
-                "lineage": dg.MetadataValue.json(lineage),
+                "lineage": dg.MetadataValue.json(lineage.model_dump()),
             },
         )
 
     return _bento
+
+
+def lineage_of(version: "Version") -> "Lineage":
+    """Return what the service tells of its origin: the registered version's facts."""
+    from bento.lineage import Lineage
+
+    prefix, tags = "metric.", version.tags
+    return Lineage(
+        model=version.model,
+        version=str(version.version),
+        sha256=version.sha256,
+        dagster_run_id=tags.get("dagster_run_id", ""),
+        mlflow_run_id=version.mlflow_run_id,
+        training_snapshot=tags.get("training_snapshot", ""),
+        metrics={key.removeprefix(prefix): float(value) for key, value in tags.items() if key.startswith(prefix)},
+    )

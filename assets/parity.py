@@ -6,6 +6,7 @@ A score agrees when it is the same float32, bit for bit, made by the file with t
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -14,8 +15,9 @@ import pyarrow as pa
 
 from backends.batch_scoring import PARTITION, newest_night
 from backends.lakehouse import Lakehouse, Snapshot, is_one_of, partition_is
-from bento.client import ApiClient, RequestRefusedError
+from bento.client import ApiClient
 from models.declaration import Declaration
+from models.errors import ContractError, OnlineStoreError
 
 SAMPLE = 1000
 SHOWN = 10  # disagreements that the report lists
@@ -56,6 +58,12 @@ class ParityReport:
                 f"The API serves version {self.served['version']} ({self.served_sha256[:12]}), the newest night was "
                 f"scored by version {gold['model_version']} ({gold['model_sha256'][:12]}). Deploy the newest Bento, or "
                 "score the day again."
+            )
+        online = self.served.get("online_features") or {}
+        if online.get("source_snapshot") != gold["source_snapshot"]:
+            found.append(
+                f"The online features come from population snapshot {online.get('source_snapshot')}, the newest night "
+                f"from {gold['source_snapshot']}. Materialize the online features."
             )
         if not self.replayed:
             found.append("Nothing was replayed: the newest night has no rows.")
@@ -121,7 +129,7 @@ def _ask(client: ApiClient, body: dict[str, Any]) -> tuple[bytes, str]:
     """Return the answer's float32 as bytes and its sha256; for a refusal nothing and the reason."""
     try:
         answer = client.predict(body)
-    except RequestRefusedError as error:  # a disagreement, whatever its reason
+    except (ContractError, OnlineStoreError) as error:  # a refusal is a disagreement, whatever its reason
         return b"", str(error)
     return np.float32(answer["probability"]).tobytes(), answer["model_sha256"]
 
@@ -130,8 +138,6 @@ def _sampled(
     lake: Lakehouse, declaration: Declaration, night: Snapshot, sample: int
 ) -> Iterator[tuple[Any, np.float32, dict[str, Any]]]:
     """Yield key, published score and features as of the scored snapshot, for rows drawn by the snapshot's id."""
-    from datetime import date
-
     key = declaration.entity_key
     day = partition_is(PARTITION, date.fromisoformat(night.properties["scored_on"]))
     plan = lake.plan(declaration.predictions_table, [key, f"{declaration.name}_probability"], night.id, where=day)

@@ -29,9 +29,10 @@ def training_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":
 
 
 def nightly_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":
-    """Score the day, publish it, refresh the online features."""
-    gold = table_key(declaration.predictions_table)
-    selection = dg.AssetSelection.assets(gold, [declaration.name, "online_features"])
+    """Score the day, publish it, refresh the online features, and replay a sample through the running API."""
+    gold, name = table_key(declaration.predictions_table), declaration.name
+    parity = dg.AssetSelection.checks_for_assets(dg.AssetKey([name, "api"]))
+    selection = dg.AssetSelection.assets(gold, [name, "online_features"]) | parity
     return dg.define_asset_job(f"{declaration.name}_nightly", selection, description=nightly_job.__doc__)
 
 

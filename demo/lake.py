@@ -1,0 +1,49 @@
+"""Write the demo's population into the lake: two Iceberg tables, each in one commit."""
+
+from collections.abc import Callable
+from datetime import date
+
+import pyarrow as pa
+
+from backends.engines import Engine
+from backends.lakehouse import Lakehouse, Snapshot
+from demo.population import Chunk, active_customers, churn_examples, customer_chunks, last_labelled_month
+
+CUSTOMERS = "silver.active_customers"
+EXAMPLES = "silver.churn_examples"
+
+
+def write_customers(
+    lake: Lakehouse, engine: Engine, rows: int, seed: int, as_of: date, tick: Callable[[int], None]
+) -> Snapshot:
+    """Replace `silver.active_customers`; `tick` is told the rows of each finished chunk."""
+    return _write(lake, engine, CUSTOMERS, rows, lambda chunk: active_customers(chunk, seed=seed, as_of=as_of), tick)
+
+
+def write_examples(
+    lake: Lakehouse, engine: Engine, rows: int, seed: int, as_of: date, tick: Callable[[int], None]
+) -> Snapshot:
+    """Replace `silver.churn_examples`: the twelve months whose outcomes are known on `as_of`."""
+    month = last_labelled_month(as_of)
+    return _write(lake, engine, EXAMPLES, rows, lambda chunk: churn_examples(chunk, seed=seed, last_month=month), tick)
+
+
+def _write(
+    lake: Lakehouse,
+    engine: Engine,
+    table: str,
+    rows: int,
+    make: Callable[[Chunk], pa.Table],
+    tick: Callable[[int], None],
+) -> Snapshot:
+    schema = make(Chunk(0, 1)).schema
+    plain = pa.schema([f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema])
+    lake.ensure_table(table, plain)
+    with lake.parts(table, "", schema) as parts:
+
+        def write(chunk: Chunk) -> str:
+            address = parts.write(chunk.index, make(chunk).to_batches())
+            tick(chunk.rows)
+            return address
+
+        return lake.replace(table, engine.map(write, customer_chunks(rows)), {})

@@ -1,0 +1,129 @@
+"""What the demo found, on one screen."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+
+from assets.metadata import table_key
+from assets.resources import Backends
+from backends.batch_scoring import newest_night
+from bento.client import ApiClient
+from models.declaration import Declaration
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Where the summary finds its figures: in the assets' newest metadata, the lake and the running API."""
+
+    declaration: Declaration
+    backends: Backends
+    instance: dg.DagsterInstance
+    url: str
+    best_possible_auc: float
+    seconds: float
+
+    def of(self, key: dg.AssetKey) -> dict[str, Any]:
+        """Return an asset's newest metadata."""
+        event = self.instance.get_latest_materialization_event(key)
+        assert event is not None  # the demo has just materialized it
+        assert event.asset_materialization is not None
+        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """Return the newest metadata of one stage of the model's life."""
+        return self.of(dg.AssetKey([self.declaration.name, name]))
+
+
+def summary(facts: Facts) -> RenderableType:
+    """Return the screenful."""
+    parity = _parity(facts)
+    verdict = "[green]✓[/green]" if parity["passed"] else "[red]✗[/red]"
+    return Panel(
+        Group(_models(facts), _night(facts), f"{verdict} parity: {parity['text']}", _one_customer(facts), _next(facts)),
+        title=f"[bold]{facts.declaration.name}[/bold] in {facts.seconds:.0f} s",
+        padding=(0, 1),
+    )
+
+
+def _models(facts: Facts) -> Table:
+    trained, quantized = facts.stage("trained_model"), facts.stage("quantized_model")
+    rows = {row["model"]: row for row in (r.data for r in trained["test_metrics"])}
+    rows |= {row["model"]: row for row in (r.data for r in quantized["test_metrics"])}
+    shown = {
+        "network, int8": ("int8", quantized["kilobytes_int8"], quantized["rows_per_second_int8"]),
+        "network, float32": ("float32", quantized["kilobytes_float32"], quantized["rows_per_second_float32"]),
+        "its teacher": ("teacher", None, None),
+        "boosted trees": ("boosted_trees", None, None),
+    }
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("model", "AUC", "PR-AUC", "log-loss", "calibration error", "kB", "rows/s, one thread"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for title, (name, size, speed) in shown.items():
+        row = rows[name]
+        figures = [f"{row[key]:.4f}" for key in ("auc", "pr_auc", "log_loss", "calibration_error")]
+        served = " [green]served[/green]" if quantized["precision"] == name else ""
+        table.add_row(title + served, *figures, f"{size:.0f}" if size else "", f"{speed:,}" if speed else "")
+    table.add_row("best possible", f"{facts.best_possible_auc:.4f}")
+    table.caption = f"int8 is {quantized['speedup']:.2f} x as fast as float32 and {_smaller(quantized):.1f} x smaller"
+    table.caption_justify = "left"
+    return table
+
+
+def _smaller(quantized: dict[str, Any]) -> float:
+    return float(quantized["kilobytes_float32"] / quantized["kilobytes_int8"])
+
+
+def _night(facts: Facts) -> Table:
+    gold, online = facts.of(table_key(facts.declaration.predictions_table)), facts.stage("online_features")
+    settings, table = facts.backends.settings, Table(box=None, show_header=False, pad_edge=False)
+    rows, speed = gold["dagster/partition_row_count"], gold["rows_per_second"]
+    table.add_row("scored", f"{rows:,} customers in {gold['seconds']:.1f} s: {speed:,} rows/s, audited and published")
+    table.add_row("online", f"{online['dagster/row_count']:,} vectors in {online['seconds']:.1f} s")
+    table.add_row("Gold", f"{facts.declaration.predictions_table}, Iceberg, at {gold['dagster/uri']}")
+    table.add_row("catalog", settings.catalog)
+    return table
+
+
+def _parity(facts: Facts) -> dict[str, Any]:
+    key = dg.AssetCheckKey(dg.AssetKey([facts.declaration.name, "api"]), "api_agrees_with_gold")
+    record = facts.instance.get_latest_asset_check_evaluation_record(key)
+    evaluation = record.event.dagster_event.event_specific_data if record else None
+    if evaluation is None:
+        return {"passed": False, "text": "was not checked"}
+    metadata = {name: value.value for name, value in evaluation.metadata.items()}
+    text = f"{metadata.get('answers_compared', 0):,} answers, {metadata['reason']}"
+    if "latency_p50_ms" in metadata:
+        text += f" (p50 {metadata['latency_p50_ms']:.1f} ms, p99 {metadata['latency_p99_ms']:.1f} ms)"
+    return {"passed": evaluation.passed, "text": text}
+
+
+def _one_customer(facts: Facts) -> Table:
+    declaration = facts.declaration
+    with facts.backends.lakehouse() as lake:
+        night = newest_night(lake, declaration.predictions_table)
+        plan = lake.plan(declaration.predictions_table, snapshot_id=night.id)
+        row = next(plan.batches(plan.files[0])).slice(0, 1).to_pylist()[0]
+    with ApiClient(facts.url) as client:
+        answer = client.predict({declaration.entity_key: row[declaration.entity_key]})
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("customer", "probability", "predicted", "version", "sha256"):
+        table.add_column(f"{heading} {row[declaration.entity_key]}" if heading == "customer" else heading)
+    gold = (row[f"{declaration.name}_probability"], row[f"{declaration.name}_predicted"], row["model_version"])
+    table.add_row("Gold row", *map(str, gold), row["model_sha256"][:12])
+    api = (answer["probability"], answer["decision"], answer["model_version"])
+    table.add_row("API answer", *map(str, api), answer["model_sha256"][:12])
+    return table
+
+
+def _next(facts: Facts) -> str:
+    name = facts.declaration.name
+    return (
+        "\n[bold]make dev[/bold]    Dagster, MLflow and the API in the browser\n"
+        f"[bold]make serve[/bold]  the API alone, then: curl {facts.url}/predict -H 'content-type: application/json' "
+        f"-d '{{\"{facts.declaration.entity_key}\": ...}}'\n"
+        f"[bold]models/{name}.yaml[/bold]  the only file that says what this model is"
+    )

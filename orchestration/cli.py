@@ -1,0 +1,82 @@
+"""The few verbs of the `tandem` command; the Makefile calls them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backends.settings import Settings, quiet
+from models.errors import TandemError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Declarative MLOps on Dagster.")
+
+
+@app.command()
+def demo(
+    rows: Annotated[int, typer.Option(help="Active customers to make and to score.")] = 5_000_000,
+    examples: Annotated[int, typer.Option(help="Labelled examples to learn from.")] = 300_000,
+    seed: Annotated[int, typer.Option(help="Seed of the population.")] = 7,
+    stay: Annotated[bool, typer.Option(help="Leave the API running at the end, until Ctrl-C.")] = False,
+) -> None:
+    """Make a population, train, score, publish, serve, and prove that both lanes agree."""
+    from demo.run import run_demo
+
+    run_demo(Settings(), rows=rows, examples=examples, seed=seed, stay=stay)
+
+
+@app.command()
+def dev() -> None:
+    """Run Dagster's UI and daemon, MLflow's pages and the APIs on loopback; Ctrl-C stops all."""
+    from orchestration.processes import addresses, run_all
+
+    settings = Settings()
+    for name, address in addresses(settings).items():
+        typer.echo(f"{name:>12}  {address}")
+    raise typer.Exit(run_all(settings))
+
+
+@app.command()
+def serve(model: Annotated[str, typer.Argument(help="Name of the model.")] = "churn") -> None:
+    """Run a model's newest Bento in this process."""
+    from models.declaration import load_declaration
+    from orchestration.processes import api_command
+
+    settings = Settings()
+    declaration = load_declaration(settings.models / f"{model}.yaml")
+    command, environment = api_command(settings, model, declaration.api.port)
+    typer.echo(f"{model} API  {settings.url_of_api(model, declaration.api.port)}")
+    sys.stdout.flush()
+    os.execvpe(command[0], command, environment)  # noqa: S606  our own command, without a shell
+
+
+@app.command()
+def check(folder: Annotated[Path | None, typer.Argument(help="Folder of declarations.")] = None) -> None:
+    """Validate the declarations and say every error in them."""
+    from models.declaration import load_declarations
+
+    for declaration in load_declarations(folder or Settings().models):
+        typer.echo(f"{declaration.name}: {len(declaration.features)} features -> {declaration.predictions_table}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of declarations."""
+    from models.declaration import json_schema
+
+    typer.echo(json_schema(), nl=False)
+
+
+def main() -> None:
+    """Run a verb; what Tandem refuses is said in one message, without a traceback."""
+    quiet()
+    try:
+        app()
+    except TandemError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
