@@ -52,7 +52,7 @@ class CategoryFeature(Frozen):
     """A text from a vocabulary. Codes: 0.. the values in order, then `other` (unseen values), then missing."""
 
     kind: Literal["category"]
-    values: tuple[Annotated[str, BeforeValidator(_text)], ...] = Field(
+    values: tuple[Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int | bool)], ...] = Field(
         min_length=1, max_length=1000, description="The known values; any other text falls into the bucket `other`."
     )
     missing: bool = Field(False, description="Whether the value may be missing (null).")

@@ -220,7 +220,7 @@ def _disagreements(raw: dict[str, Any]) -> list[Problem]:
     roles = {"entity_key": raw.get("entity_key"), **{f"examples.{k}": examples.get(k) for k in ("label", "time")}}
     roles["population.time"] = part("population").get("time")
     for role, column in roles.items():
-        if column is not None and column in features:
+        if isinstance(column, str) and column in features:
             message = f"is also the {role}, which would leak what is to be predicted or identify the row"
             problems.append(Problem(f"features.{column}", column, message, "Remove it from `features`."))
     split = examples.get("split")
@@ -229,7 +229,7 @@ def _disagreements(raw: dict[str, Any]) -> list[Problem]:
         remedy = "Name the date column (`time: observed_on`), or write `split: {method: stratified}`."
         problems.append(Problem("examples.time", None, "is needed to split by time", remedy))
     at, by = predictions.get("score_at", "02:00"), predictions.get("ready_by", "08:00")
-    if isinstance(at, str) and isinstance(by, str) and at >= by:
+    if all(isinstance(time, str) and len(time) == 5 for time in (at, by)) and at >= by:
         problems.append(Problem("predictions.ready_by", by, f"is not after score_at {at}", "Give scoring time to run."))
     return problems
 

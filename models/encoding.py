@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Numbers = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def check_columns(contract: Contract, schema: pa.Schema) -> None:
 
     wrong = []
     for name, feature in contract.features.items():
-        if name not in schema.names:
-            wrong.append(f"column {name!r} is missing (a {feature.kind} is expected)")
+        if (found := schema.names.count(name)) != 1:
+            wrong.append(f"column {name!r} {'stands twice' if found else 'is missing'} (a {feature.kind} is expected)")
             continue
         dtype = schema.field(name).type
         dtype = dtype.value_type if pt.is_dictionary(dtype) else dtype
@@ -73,6 +75,22 @@ def check_columns(contract: Contract, schema: pa.Schema) -> None:
             f"The data do not fit the contract of model {contract.model!r}: {'; '.join(wrong)}. "
             "Mend the table, or declare the features as they are and train again."
         )
+
+
+def entity_key_type(schema: pa.Schema, key: str) -> Literal["integer", "string"]:
+    """Return what kind of key a column is; `ColumnError` when it is missing or can be no key."""
+    import pyarrow.types as pt
+
+    found = schema.field(key).type if key in schema.names else None
+    if found is not None and pt.is_integer(found):
+        return "integer"
+    if found is not None and (pt.is_string(found) or pt.is_large_string(found)):
+        return "string"
+    raise ColumnError(
+        f"The entity key {key!r} must be a column of integers or texts, but "
+        f"{'there is no such column' if found is None else f'it has type {found}'}. "
+        f"Name another `entity_key`, or mend the table. Its columns: {', '.join(schema.names)}."
+    )
 
 
 def encode_arrow(contract: Contract, batch: pa.RecordBatch | pa.Table) -> Encoded:
@@ -122,7 +140,7 @@ def _codes(column: pa.Array | pa.ChunkedArray, feature: CategoryFeature) -> Code
         table = np.array([missing if w is None else code_of.get(w, feature.other_code) for w in words], np.int32)
         indices = encoded.indices
         if indices.null_count:
-            indices = indices.fill_null(len(table))
+            indices = indices.cast(pa.int32()).fill_null(len(table))
         codes.append(np.append(table, np.int32(missing))[indices.to_numpy(zero_copy_only=False)])
     return np.concatenate(codes) if codes else np.empty(0, np.int32)
 
@@ -195,13 +213,14 @@ def _number(name: str, feature: NumberFeature, value: Any, problems: list[Proble
 
 
 def _to_float32(value: int | float) -> np.float32:
-    """Round once, as Arrow does: an integer goes straight to float32, not through float64."""
+    """Round once, as Arrow does: an int64 goes straight to float32; a larger integer is a float64 without its point."""
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return np.int64(value).astype(np.float32)
     with np.errstate(over="ignore"):
-        if isinstance(value, int):
-            if abs(value) < 2**63:
-                return np.int64(value).astype(np.float32)
-            return np.float32(math.copysign(math.inf, value))
-        return np.float32(value)
+        try:
+            return np.float32(value)
+        except OverflowError:  # an integer beyond float64
+            return np.float32(math.inf if value > 0 else -math.inf)
 
 
 def _code(name: str, feature: CategoryFeature, value: Any, problems: list[Problem]) -> int:
@@ -231,9 +250,9 @@ def _word(value: Any) -> str | None:
 
 def _bounds(feature: NumberFeature) -> tuple[np.float32, np.float32]:
     """Bounds as float32, like the values that they are compared with. Infinities never fit."""
-    largest = np.finfo(np.float32).max
-    low = np.float32(-largest if feature.min is None else feature.min)
-    return low, np.float32(largest if feature.max is None else feature.max)
+    low = -_LARGEST if feature.min is None else feature.min
+    high = _LARGEST if feature.max is None else feature.max
+    return np.float32(max(low, -_LARGEST)), np.float32(min(high, _LARGEST))
 
 
 def _number_remedy(feature: NumberFeature) -> str:
