@@ -38,8 +38,8 @@ serve: setup ## the API of one model: MODEL=churn
 bench: setup ## measure scoring, the night and the API, side by side in one run: ROWS=5000000
 	@$(BIN)/python -m benchmarks.overview --rows $(ROWS)
 
-schema: setup ## write the JSON Schema of declarations, for editors
-	@$(BIN)/tandem schema > models/declaration.schema.json
+schema: setup ## write the JSON Schema of declarations, and their reference page
+	@$(BIN)/tandem schema > models/declaration.schema.json && $(BIN)/python -m docs.declaration_reference
 
 screenshots: setup ## take the pictures of the docs from the running UI (needs chromium and a demo's home)
 	@$(BIN)/python -m docs.screenshots

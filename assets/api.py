@@ -43,7 +43,7 @@ def api_agrees_with_gold(declaration: Declaration) -> dg.AssetChecksDefinition:
             except (ServiceUnreachableError, SnapshotNotFoundError) as error:
                 metadata = {"reason": str(error), "url": url, "replayed": 0}
                 return dg.AssetCheckResult(passed=False, metadata=metadata)
-        context.log_event(
+        context.op_execution_context.log_event(
             dg.AssetObservation(key, metadata=report.observation, tags={"dagster/data_version": report.served_sha256})
         )
         return dg.AssetCheckResult(passed=not report.problems, metadata=report.metadata)

@@ -22,7 +22,7 @@ def bento(declaration: Declaration) -> dg.AssetsDefinition:
         description="A Bento around the champion's ONNX file: the service and its image definition, ready to run.",
         **common(declaration, "bentoml", "docker"),
     )
-    def _bento(context: dg.AssetExecutionContext, backends: dg.ResourceParam[Backends]) -> dg.MaterializeResult:
+    def _bento(backends: dg.ResourceParam[Backends]) -> dg.MaterializeResult:
         from bento.build import build_bento
 
         registry = backends.registry()
@@ -33,7 +33,6 @@ def bento(declaration: Declaration) -> dg.AssetsDefinition:
             "model_sha256": lineage.sha256,
             "training_snapshot": lineage.training_snapshot,
             "trained_by_dagster_run": lineage.dagster_run_id,
-            "built_by_dagster_run": context.run_id,
             "mlflow_run": lineage.mlflow_run_id,
         }
         built = build_bento(registry.read_version(version), lineage, backends.settings.bentoml_home, labels)

@@ -41,7 +41,7 @@ def quantized_model(declaration: Declaration) -> dg.AssetsDefinition:
     )
     def _quantized_model(
         context: dg.AssetExecutionContext, backends: dg.ResourceParam[Backends], trained_model: TrainedModel
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult[Candidate]]:
         from assets.examples import read_examples
         from assets.quantizing import log_quantization, quantize_and_compare
 
@@ -60,7 +60,7 @@ def quantized_model(declaration: Declaration) -> dg.AssetsDefinition:
             precision=chosen.contract.precision,
             dagster_run_id=context.run_id,
         )
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             value=candidate,
             check_results=list(_check_results(outcome.problems)),
             data_version=dg.DataVersion(candidate.sha256),

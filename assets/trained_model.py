@@ -23,7 +23,7 @@ def trained_model(declaration: Declaration) -> dg.AssetsDefinition:
     )
     def _trained_model(
         context: dg.AssetExecutionContext, backends: dg.ResourceParam[Backends], training_set: TrainingSet
-    ) -> dg.MaterializeResult:
+    ) -> dg.MaterializeResult[TrainedModel]:
         from assets.examples import read_examples
         from assets.reports import log_training, training_pictures
         from models.scoring import sha256_of

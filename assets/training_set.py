@@ -18,7 +18,7 @@ def training_set(declaration: Declaration) -> dg.AssetsDefinition:
         io_manager_key="manifests",
         **common(declaration, "iceberg"),
     )
-    def _training_set(backends: dg.ResourceParam[Backends]) -> dg.MaterializeResult:
+    def _training_set(backends: dg.ResourceParam[Backends]) -> dg.MaterializeResult[TrainingSet]:
         from assets.examples import read_examples
         from models.encoding import entity_key_type
         from models.training.split import split_examples

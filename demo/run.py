@@ -105,7 +105,7 @@ def run_demo(settings: Settings, *, rows: int, examples: int, seed: int, stay: b
     """Make, train, score, publish, serve, prove and sum up."""
     begun = time.monotonic()
     prepare(settings)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=110)
     with Stages(console) as stages:
         demo = Demo(settings, stages)
         ceiling = demo.population(rows, examples, seed)

@@ -31,7 +31,8 @@ class Facts:
         event = self.instance.get_latest_materialization_event(key)
         assert event is not None  # the demo has just materialized it
         assert event.asset_materialization is not None
-        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+        facts = event.asset_materialization.metadata.items()
+        return {name: fact.records if isinstance(fact, dg.TableMetadataValue) else fact.value for name, fact in facts}
 
     def stage(self, name: str) -> dict[str, Any]:
         """Return the newest metadata of one stage of the model's life."""

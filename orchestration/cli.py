@@ -10,7 +10,9 @@ import typer
 from backends.settings import Settings, quiet
 from models.errors import TandemError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Declarative MLOps on Dagster.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Declarative MLOps on Dagster."
+)
 
 
 @app.command()

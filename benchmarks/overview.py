@@ -1,0 +1,144 @@
+"""`make bench`: the kernel, the encoder, the night and the online store, on the home's own champion and population.
+
+Needs the home of a `make demo`. The night is written to a scratch table, which is dropped again.
+"""
+
+import json
+import platform
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from assets.resources import Backends
+from backends.batch_scoring import Night, population_plan, score_and_publish
+from backends.lakehouse import Lakehouse
+from backends.settings import Settings
+from models.declaration import Declaration, load_declaration
+from models.encoding import encode_arrow
+from models.scoring import Scorer
+
+ROUNDS = 3
+KERNEL_ROWS = 200_000
+LOOKUPS = 10_000
+SCRATCH = "benchmarks.predictions"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured system: median, least and most seconds of the counted runs."""
+
+    system: str
+    rows: int
+    seconds: float
+    fastest: float
+    slowest: float
+    rows_per_second: float
+    peak_rss_mb: float
+
+
+def measure(system: str, rows: int, run: Callable[[], object]) -> Record:
+    """Run once to warm up, then `ROUNDS` times."""
+    run()
+    seconds = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - begun)
+    middle = median(seconds)
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Record(system, rows, middle, min(seconds), max(seconds), rows / middle, rss)
+
+
+def main(
+    rows: Annotated[int, typer.Option(help="Ignored beyond what the population has.")] = 5_000_000,
+    model: Annotated[str, typer.Option()] = "churn",
+    output: Annotated[Path | None, typer.Option("--json", help="Where to write the records.")] = None,
+) -> None:
+    """Measure, print one table, and write the records."""
+    settings = Settings()
+    declaration = load_declaration(settings.models / f"{model}.yaml")
+    with Backends(settings).lakehouse() as lake:
+        records = _records(Backends(settings), lake, declaration)
+    table = Table(title=f"{platform.machine()}, {settings.threads} threads, onnxruntime {onnxruntime.__version__}")
+    for heading in ("system", "rows", "seconds", "min .. max", "rows/s", "peak MB"):
+        table.add_column(heading, justify="left" if heading == "system" else "right")
+    for r in records:
+        spread = f"{r.fastest:.3f} .. {r.slowest:.3f}"
+        speed = f"{r.rows_per_second:,.0f}"
+        table.add_row(r.system, f"{r.rows:,}", f"{r.seconds:.3f}", spread, speed, f"{r.peak_rss_mb:.0f}")
+    Console().print(table)
+    if output:
+        output.write_text(json.dumps([asdict(record) for record in records], indent=2) + "\n")
+
+
+def _records(backends: Backends, lake: Lakehouse, declaration: Declaration) -> list[Record]:
+    registry = backends.registry()
+    version = registry.champion(declaration.name)
+    champion = Scorer(registry.read_version(version), version.sha256)
+    floating = _float_twin(backends, version.mlflow_run_id)
+    plan = population_plan(lake, champion.contract, declaration.population.table, None)
+    batches = [batch for _, batch in zip(range(2), plan.batches(plan.files[0]), strict=False)]
+    batch = pa.Table.from_batches(batches).slice(0, KERNEL_ROWS)
+    encoded, rows = encode_arrow(champion.contract, batch), batch.num_rows
+    night = Night(
+        population=declaration.population.table,
+        predictions=SCRATCH,
+        scorer=champion,
+        version=version.version,
+        scored_on=datetime.now(UTC).date(),
+        scored_at=datetime.now(UTC),
+        max_shift=declaration.gates.max_score_shift,
+    )
+    try:
+        return [
+            measure(
+                "night, scan to publish", plan.snapshot.rows, lambda: score_and_publish(lake, backends.engine(), night)
+            ),
+            measure(f"kernel {champion.contract.precision}, 1 thread", rows, lambda: champion.score(encoded)),
+            measure("kernel float32, 1 thread", rows, lambda: floating.score(encoded)),
+            measure("encoder, 1 thread", rows, lambda: encode_arrow(champion.contract, batch)),
+            _lookups(backends, declaration, champion, plan.snapshot.rows),
+        ]
+    finally:
+        if lake.catalog.table_exists(SCRATCH):
+            lake.catalog.purge_table(SCRATCH)
+
+
+def _float_twin(backends: Backends, run_id: str) -> Scorer:
+    from assets.trained_model import ARTIFACT
+    from models.scoring import sha256_of
+
+    manifest = json.loads((backends.settings.home / "manifests" / "churn" / "trained_model.json").read_text())
+    onnx = backends.registry().read_onnx(run_id, ARTIFACT, manifest["sha256"])
+    assert sha256_of(onnx) == manifest["sha256"]
+    return Scorer(onnx)
+
+
+def _lookups(backends: Backends, declaration: Declaration, scorer: Scorer, rows: int) -> Record:
+    store = backends.online_store(declaration.name)
+    with backends.lakehouse() as lake:
+        plan = lake.plan(declaration.population.table, [declaration.entity_key])
+        keys = next(plan.batches(plan.files[-1])).column(0).to_pylist()
+    drawn = [keys[i] for i in np.random.default_rng(0).integers(0, len(keys), LOOKUPS)]
+
+    def look_up() -> None:
+        for key in drawn:
+            store.get(scorer.contract, key)
+
+    return measure(f"lookup, one of {rows:,}", LOOKUPS, look_up)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,62 @@
+"""A client of one model's running service, for the parity check and the command line. Errors are the domain's own."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from models.errors import ContractError, EntityNotFoundError, OnlineStoreError, ServiceUnreachableError, TandemError
+
+_ERRORS: dict[int, type[TandemError]] = {404: EntityNotFoundError, 422: ContractError, 503: OnlineStoreError}
+
+
+class ApiClient:
+    """One kept-alive connection to a service. `timeout` is in seconds, for each request.
+
+    Every method raises `ServiceUnreachableError` when the service does not answer, or not as one of ours would;
+    `EntityNotFoundError`, `ContractError` and `OnlineStoreError` when it answers with them.
+    """
+
+    def __init__(self, url: str, timeout: float = 5.0) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def lineage(self) -> dict[str, Any]:
+        """Return where the served model and its online features come from."""
+        return self._call("GET", "/lineage")
+
+    def predict(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to one request: an entity key, `features`, or both."""
+        return self._call("POST", "/predict", json=body)
+
+    def _call(self, method: str, path: str, **content: Any) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, **content)
+        except httpx.TransportError as error:
+            raise ServiceUnreachableError(
+                f"The service at {self.url} does not answer ({type(error).__name__}). Start it with `make serve`, "
+                "or set TANDEM_API_URL to where it runs."
+            ) from error
+        try:
+            answer = response.json()
+            if response.status_code == httpx.codes.OK:
+                return answer  # type: ignore[no-any-return]  # JSON
+            message = answer["error"]["message"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ServiceUnreachableError(
+                f"{method} {self.url}{path} was answered with status {response.status_code} and no JSON of a Tandem "
+                "service. Check that TANDEM_API_URL is the address of the model's service."
+            ) from error
+        raise _ERRORS.get(response.status_code, ServiceUnreachableError)(message)

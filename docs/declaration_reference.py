@@ -1,0 +1,91 @@
+"""Write `docs/declaration.md` from the JSON Schema of declarations, so that the reference is never behind the code."""
+
+from pathlib import Path
+from typing import Any
+
+from models.declaration import Declaration
+
+ROOT = Path(__file__).resolve().parent.parent
+INTRODUCTION = """# The declaration
+
+One file, `models/<name>.yaml`, is all that is written to get a model: Dagster shows its assets, checks, jobs and
+schedule the next time the code location is loaded. `tandem check` validates the files and says every error at once.
+Editors that know JSON Schema complete and check while you type (the first line of the example names the schema).
+
+The smallest file; everything else has a default:
+
+```yaml
+name: churn
+entity_key: customer_id
+population: {table: silver.active_customers}
+examples: {table: silver.churn_examples, label: churned, time: observed_on}
+features:
+  tenure_months: {kind: number, min: 0}
+  plan:          {kind: category, values: [basic, plus, pro]}
+```
+
+- **Numbers** are read as float32. A value outside `min` and `max`, or a missing one without `missing: true`, is
+  refused, never clipped: a night fails before anything is published, the API answers 422 and names the field.
+- **Categories** are texts (integers and booleans are read as their text). A value that is not listed falls into the
+  bucket `other`, in both lanes alike.
+- **The split.** With `method: time` the latest months are the test set: evaluation looks into the future, as production
+  does. Examples that carry no time say `split: {method: stratified, test_share: 0.25}`.
+- YAML's traps are off: `Yes`, `on` and `18:30` are texts, and a key that stands twice is an error.
+
+This page is generated from the schema (`make schema`).
+"""
+
+
+def reference() -> str:
+    """Return the page: the introduction, then a table for each part of a declaration."""
+    schema = Declaration.model_json_schema()
+    parts = {"Declaration": schema, **schema["$defs"]}
+    return INTRODUCTION + "".join(_section(name, part) for name, part in parts.items())
+
+
+def _section(name: str, part: dict[str, Any]) -> str:
+    required = set(part.get("required", ()))
+    about = " ".join(part.get("description", "").split())
+    rows = "".join(_row(field, spec, field in required) for field, spec in part.get("properties", {}).items())
+    return f"\n## {name}\n\n{about}\n\n| field | type | default | meaning |\n|---|---|---|---|\n{rows}"
+
+
+def _row(field: str, spec: dict[str, Any], required: bool) -> str:
+    default = "**required**" if required else _default(spec.get("default"))
+    meaning = " ".join(spec.get("description", "").split()).replace("|", "\\|")
+    return f"| `{field}` | {_type(spec)} | {default} | {meaning} |\n"
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, dict):
+        return "see there"
+    return "" if value in (None, "") else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _type(spec: dict[str, Any]) -> str:
+    """Name a field's type, with its bounds or a link to its part."""
+    if "$ref" in spec:
+        name = spec["$ref"].rsplit("/", 1)[1]
+        return f"[{name}](#{name.lower()})"
+    if "const" in spec:
+        return f"`{spec['const']}`"
+    if "enum" in spec:
+        return ", ".join(f"`{value}`" for value in spec["enum"])
+    for key in ("anyOf", "oneOf"):
+        if key in spec:
+            return " or ".join(_type(option) for option in spec[key] if option.get("type") != "null")
+    if spec.get("type") == "array":
+        return f"list of {_type(spec['items'])}"
+    if isinstance(spec.get("additionalProperties"), dict):
+        return f"column: {_type(spec['additionalProperties'])}"
+    return f"{spec.get('type', 'any')}{_bounds(spec)}"
+
+
+def _bounds(spec: dict[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    found = [f"{sign} {spec[key]:g}" for key, sign in signs.items() if key in spec]
+    return f" ({', '.join(found)})" if found else ""
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "declaration.md").write_text(reference())
