@@ -35,8 +35,8 @@ dev: setup ## Dagster's UI, MLflow and the APIs on loopback; Ctrl-C stops all
 serve: setup ## the API of one model: MODEL=churn
 	@$(BIN)/tandem serve $(MODEL)
 
-bench: setup ## measure scoring, the night and the API, side by side in one run: ROWS=5000000
-	@$(BIN)/python -m benchmarks.overview --rows $(ROWS)
+bench: setup ## measure scoring, the night and the API, side by side in one run (needs a demo's home)
+	@$(BIN)/python -m benchmarks.overview --model $(MODEL)
 
 schema: setup ## write the JSON Schema of declarations, and their reference page
 	@$(BIN)/tandem schema > models/declaration.schema.json && $(BIN)/python -m docs.declaration_reference

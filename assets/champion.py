@@ -58,7 +58,7 @@ def champion(declaration: Declaration) -> dg.AssetsDefinition:
             "precision": candidate.precision,
             "training_snapshot": str(candidate.training_set.snapshot_id),
             "dagster_run_id": candidate.dagster_run_id,
-            "promoted_by_dagster_run_id": context.run_id,
+            "promoted_by_dagster_run_id": context.op_execution_context.run_id,
             **{f"metric.{name}": f"{value:.6f}" for name, value in verdict.metrics["candidate"].items()},
         }
         version = registry.promote(

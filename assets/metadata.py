@@ -27,17 +27,19 @@ def pictures(named: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
 def column_schema(schema: "pa.Schema", descriptions: Mapping[str, str] | None = None) -> dg.TableSchema:
     """Show an Arrow schema as a table's columns."""
     texts = descriptions or {}
-    columns = [dg.TableColumn(f.name, str(f.type), texts.get(f.name) or None) for f in schema]
+    columns = [dg.TableColumn(f.name, str(f.type).removeprefix("large_"), texts.get(f.name) or None) for f in schema]
     return dg.TableSchema(columns)
 
 
-def table_facts(snapshot: "Snapshot", schema: "pa.Schema", location: str) -> dict[str, Any]:
+def table_facts(
+    snapshot: "Snapshot", schema: "pa.Schema", location: str, descriptions: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Describe one state of an Iceberg table."""
     return {
         "dagster/table_name": snapshot.table,
         "dagster/uri": location,
         "dagster/row_count": snapshot.rows,
-        "dagster/column_schema": column_schema(schema),
+        "dagster/column_schema": column_schema(schema, descriptions),
         "iceberg_snapshot": str(snapshot.id),
         "committed_at": dg.MetadataValue.timestamp(snapshot.committed_at),
     }

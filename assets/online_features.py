@@ -44,7 +44,7 @@ def online_features(declaration: Declaration) -> dg.AssetsDefinition:
                 declaration.population.table,
                 declaration.population.time,
                 gold,
-                {"model_version": str(version.version), "dagster_run_id": context.run_id},
+                {"model_version": str(version.version), "dagster_run_id": context.op_execution_context.run_id},
             )
         complete = loaded.report.rows == loaded.source.rows
         return dg.MaterializeResult(

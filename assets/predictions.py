@@ -62,20 +62,20 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
             scored_on=date.fromisoformat(context.partition_key),
             scored_at=datetime.now(UTC),
             max_shift=declaration.gates.max_score_shift,
-            dagster_run_id=context.run_id,
+            dagster_run_id=context.op_execution_context.run_id,
         )
         with backends.lakehouse() as lake:
             try:
                 published = score_and_publish(lake, backends.engine(), night)
             except AuditError as error:
-                yield from _check_results(error.problems)
+                yield from _check_results(error.problems, {})
                 raise dg.Failure(str(error), allow_retries=False) from error
-            yield from _check_results([])
+            yield from _check_results([], _evidence(published))
             table = declaration.predictions_table
-            facts = table_facts(published.snapshot, lake.schema(table), lake.location(table))
+            about = table_facts(published.snapshot, lake.schema(table), lake.location(table), _columns(declaration))
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(f"{version.sha256[:16]}:{published.source.id}"),
-            metadata=facts | _facts(published, declaration, version.version, version.sha256),
+            metadata=_facts(published, declaration, version.version, version.sha256) | about,
         )
 
     return _predictions
@@ -89,14 +89,38 @@ def _ready_by(declaration: Declaration) -> dg.FreshnessPolicy:
     return dg.FreshnessPolicy.cron(f"{minute} {hour} * * *", lower_bound_delta=end - begin, timezone=schedule.timezone)
 
 
-def _check_results(problems: list[Problem]) -> Iterator[dg.AssetCheckResult]:
+def _check_results(problems: list[Problem], evidence: dict[str, dict[str, float]]) -> Iterator[dg.AssetCheckResult]:
     for check, (fields, _) in AUDITS.items():
         found = [str(problem) for problem in problems if problem.field in fields]
-        yield dg.AssetCheckResult(check_name=check, passed=not found, metadata={"reason": "; ".join(found) or "holds"})
+        facts = {"reason": "; ".join(found) or "holds", **evidence.get(check, {})}
+        yield dg.AssetCheckResult(check_name=check, passed=not found, metadata=facts)
+
+
+def _evidence(published: "Published") -> dict[str, dict[str, float]]:
+    """Return the figures that each check looked at, for Dagster to plot over time."""
+    report = published.report
+    return {
+        "every_entity_is_scored_once": {"rows": report.rows, "population_rows": published.source.rows},
+        "scores_are_probabilities": {"minimum": report.minimum, "mean": report.mean, "maximum": report.maximum},
+        "scores_resemble_last_night": {} if report.shift is None else {"score_shift": report.shift},
+    }
+
+
+def _columns(declaration: Declaration) -> dict[str, str]:
+    name = declaration.name
+    return {
+        declaration.entity_key: "The entity, once in each partition.",
+        f"{name}_probability": declaration.description or f"The score of {name}, from 0 to 1.",
+        f"{name}_predicted": f"Whether the score reaches the threshold {declaration.decision_threshold:g}.",
+        "model_version": "MLflow version of the champion that scored the row.",
+        "model_sha256": "Digest of that version's ONNX file; the API answers with the same.",
+        "scored_at": "When the run began, UTC.",
+        "scored_on": "The day, and the partition.",
+    }
 
 
 def _facts(published: "Published", declaration: Declaration, version: int, sha256: str) -> dict[str, object]:
-    from models.audit import BINS
+    from models.audit import EDGES
     from models.training.plots import score_histogram
 
     report = published.report
@@ -113,5 +137,5 @@ def _facts(published: "Published", declaration: Declaration, version: int, sha25
         "seconds": round(seconds, 3),
         "audit_seconds": round(published.audit_seconds, 3),
         "files": published.files,
-        "scores": picture("scores", score_histogram(report.histogram, BINS, declaration.decision_threshold)),
+        "scores": picture("scores", score_histogram(report.histogram, EDGES, declaration.decision_threshold)),
     }

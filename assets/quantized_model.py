@@ -8,7 +8,7 @@ import dagster as dg
 from assets.manifests import Candidate, TrainedModel
 from assets.metadata import common, comparison, pictures
 from assets.resources import Backends
-from models.declaration import Declaration
+from models.declaration import Declaration, Int8Limits
 
 if TYPE_CHECKING:
     from models.errors import Problem
@@ -58,11 +58,11 @@ def quantized_model(declaration: Declaration) -> dg.AssetsDefinition:
             artifact=ARTIFACT if outcome.accepted else trained_model.artifact,
             sha256=chosen.sha256,
             precision=chosen.contract.precision,
-            dagster_run_id=context.run_id,
+            dagster_run_id=context.op_execution_context.run_id,
         )
         yield dg.MaterializeResult(
             value=candidate,
-            check_results=list(_check_results(outcome.problems)),
+            check_results=list(_check_results(outcome.problems, outcome.changes, declaration.gates.int8)),
             data_version=dg.DataVersion(candidate.sha256),
             metadata={
                 "precision": candidate.precision,
@@ -82,12 +82,17 @@ def quantized_model(declaration: Declaration) -> dg.AssetsDefinition:
     return _quantized_model
 
 
-def _check_results(problems: "list[Problem]") -> Iterator[dg.AssetCheckResult]:
+def _check_results(
+    problems: "list[Problem]", changes: dict[str, float], limits: Int8Limits
+) -> Iterator[dg.AssetCheckResult]:
+    allowed = {name.removeprefix("max_"): limit for name, limit in limits.model_dump().items()}
     for check, (fields, _) in CHECKS.items():
         found = [str(problem) for problem in problems if problem.field in fields]
+        figures = {name: changes[name] for name in sorted(fields)}
+        bounds = {f"limit_{name}": allowed[name] for name in sorted(fields) if name in allowed}
         yield dg.AssetCheckResult(
             check_name=check,
             passed=not found,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"reason": "; ".join(found) or "holds"},
+            metadata={"reason": "; ".join(found) or "holds", **figures, **bounds},
         )

@@ -36,11 +36,13 @@ def trained_model(declaration: Declaration) -> dg.AssetsDefinition:
             examples,
             entity_key_type=training_set.entity_key_type,
             training_snapshot=str(training_set.snapshot_id),
-            dagster_run_id=context.run_id,
+            dagster_run_id=context.op_execution_context.run_id,
             progress=context.log.info,
         )
         shown, registry = training_pictures(trained), backends.registry()
-        run_id = log_training(registry, declaration, training_set, trained, shown, context.run_id, ARTIFACT)
+        run_id = log_training(
+            registry, declaration, training_set, trained, shown, context.op_execution_context.run_id, ARTIFACT
+        )
         sha256 = sha256_of(trained.onnx)
         return dg.MaterializeResult(
             value=TrainedModel(training_set=training_set, mlflow_run_id=run_id, artifact=ARTIFACT, sha256=sha256),

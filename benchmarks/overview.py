@@ -62,7 +62,6 @@ def measure(system: str, rows: int, run: Callable[[], object]) -> Record:
 
 
 def main(
-    rows: Annotated[int, typer.Option(help="Ignored beyond what the population has.")] = 5_000_000,
     model: Annotated[str, typer.Option()] = "churn",
     output: Annotated[Path | None, typer.Option("--json", help="Where to write the records.")] = None,
 ) -> None:
