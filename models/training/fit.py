@@ -1,0 +1,159 @@
+"""From a declaration and its examples to a trained, calibrated, verified and evaluated float network."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from models.contract import Contract
+from models.declaration import Declaration
+from models.encoding import Encoded, encode_arrow
+from models.errors import TandemError
+from models.scoring import Scorer, Scores
+from models.training.calibration import fold_into, platt
+from models.training.distillation import lesson
+from models.training.evaluation import evaluate
+from models.training.graph import Encode, build_graph, dense_encoder
+from models.training.layout import learn_layout
+from models.training.network import Network, logits, sigmoid, train_network
+from models.training.split import Labels, Split, labels, split_examples
+from models.training.teacher import Teacher, fit_plain_trees, fit_teacher
+
+TOLERANCE = 1e-5  # between the ONNX graph's probabilities and the trainer's own
+
+Progress = Callable[[str], None]
+KeyType = Literal["integer", "string"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A float network as ONNX bytes, the rows that quantization and evaluation need, and how the training went."""
+
+    onnx: bytes  # precision float32
+    contract: Contract
+    split: Split
+    calibration_rows: Encoded  # held out from teacher and network
+    test_rows: Encoded
+    y_test: Labels
+    scores_test: Scores  # of `onnx`, through `Scorer`
+    scores_boosted_trees: Scores  # of the yardstick, on the test rows
+    metrics: dict[str, dict[str, float]]  # `evaluate` on the test rows, for network, teacher and boosted_trees
+    curve: list[float]  # training loss over time
+    calibration: tuple[float, float]  # slope and intercept on the logit, inside `onnx`; (1, 0) where not needed
+    graph_difference: float  # largest, between the ONNX graph's and the trainer's own probability on the test rows
+    seconds: dict[str, float]  # of each phase
+
+
+def train(
+    declaration: Declaration,
+    examples: pa.Table,
+    *,
+    entity_key_type: KeyType,
+    training_snapshot: str,
+    dagster_run_id: str = "",
+    progress: Progress = lambda _: None,
+) -> Trained:
+    """Train the declared model on its examples; seeded, so the same examples give the same bytes.
+
+    Raises `ColumnError`, `ValueRejectedError` or `TrainingDataError` for the examples, and `TandemError` when the ONNX
+    graph's probabilities are further than 1e-5 from the trainer's own.
+    """
+    seconds: dict[str, float] = {}
+    contract = _contract(declaration, entity_key_type, training_snapshot, dagster_run_id)
+    with _timed(seconds, "rows"):
+        split = split_examples(declaration, examples)
+        training, calibration, test = _parts(declaration, contract, examples, split)
+    with _timed(seconds, "teacher"):
+        teacher = fit_teacher(*training, declaration.training, progress)
+    with _timed(seconds, "boosted_trees"):
+        plain = fit_plain_trees(*training, declaration.training.seed)
+    with _timed(seconds, "network"):
+        layout = learn_layout(contract, training.rows, declaration.network.bins)
+        encode = dense_encoder(contract, layout)
+        network = _taught_network(declaration, training, teacher, encode, progress)
+    with _timed(seconds, "evaluation"):
+        platt_scaling = platt(logits(network.layers, encode, calibration.rows), calibration.y)
+        layers = fold_into(network.layers, *platt_scaling)
+        onnx = build_graph(contract, layout, layers)
+        scores = Scorer(onnx).score(test.rows)
+        difference = float(np.abs(scores - sigmoid(logits(layers, encode, test.rows))).max())
+        _check_graph(contract, difference)
+        all_scores = {"network": scores, "teacher": teacher.score(test.rows), "boosted_trees": plain.score(test.rows)}
+        metrics = {name: evaluate(test.y, s, declaration.decision_threshold) for name, s in all_scores.items()}
+    return Trained(
+        onnx=onnx,
+        contract=contract,
+        split=split,
+        calibration_rows=calibration.rows,
+        test_rows=test.rows,
+        y_test=test.y,
+        scores_test=scores,
+        scores_boosted_trees=all_scores["boosted_trees"],
+        metrics=metrics,
+        curve=network.curve,
+        calibration=platt_scaling,
+        graph_difference=difference,
+        seconds=seconds,
+    )
+
+
+class _Part(NamedTuple):
+    rows: Encoded
+    y: Labels
+
+
+def _parts(declaration: Declaration, contract: Contract, examples: pa.Table, split: Split) -> list[_Part]:
+    rows, y = encode_arrow(contract, examples), labels(declaration, examples)
+    return [_Part(rows[part], y[part]) for part in (split.train, split.calibration, split.test)]
+
+
+def _contract(
+    declaration: Declaration, entity_key_type: KeyType, training_snapshot: str, dagster_run_id: str
+) -> Contract:
+    return Contract(
+        model=declaration.name,
+        entity_key=declaration.entity_key,
+        entity_key_type=entity_key_type,
+        features=declaration.features,
+        decision_threshold=declaration.decision_threshold,
+        precision="float32",
+        examples_table=declaration.examples.table,
+        training_snapshot=training_snapshot,
+        dagster_run_id=dagster_run_id,
+        api=declaration.api,
+    )
+
+
+def _taught_network(
+    declaration: Declaration, training: _Part, teacher: Teacher, encode: Encode, progress: Progress
+) -> Network:
+    budget = declaration.training
+    rows, targets = lesson(*training, teacher, budget.synthetic_rows, budget.seed)
+    return train_network(
+        encode,
+        rows,
+        targets,
+        hidden=declaration.network.hidden,
+        presentations=budget.row_presentations,
+        seed=budget.seed,
+        progress=progress,
+    )
+
+
+def _check_graph(contract: Contract, difference: float) -> None:
+    if not difference <= TOLERANCE:
+        raise TandemError(
+            f"The ONNX graph of {contract.model!r} is up to {difference:.2g} away from the network that was trained "
+            f"(at most {TOLERANCE:g} is allowed): it is not exported. Use the onnxruntime version that Tandem pins."
+        )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - begin

@@ -1,0 +1,113 @@
+"""The encoder's nodes: from numbers and category codes to the columns of `layout`, inside the ONNX graph.
+
+    numbers ── centre, scale, clamp, fill ── Gemm ── Clip ──┐
+                                                            ScatterElements ── dense
+    categories ── column of each code ──────────────────────┘
+
+The Gemm computes all pieces of all numbers at once, `clip((x - e) / (e' - e), 0, 1)`, with a block-diagonal matrix; the
+scatter sets the one-hot columns in the zeros that it left for them. Behind the layout's columns is a spare one, which
+takes the category codes that training had too few of; its weights are 0 (see `graph`).
+"""
+
+from itertools import pairwise
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from models.contract import CATEGORIES, NUMBERS, Contract
+from models.encoding import Numbers
+from models.training.graph_parts import GraphParts
+from models.training.layout import Layout
+
+CLAMP = 2.0  # in reaches from the median; the edges are within 1
+MISSING = -3.0  # the same
+LARGEST_SCALE = 1e30  # of float32; a smaller reach is hardly distinct from 0
+
+
+def add_encoder(parts: GraphParts, contract: Contract, layout: Layout) -> str:
+    """Add the encoder's nodes; what they end in is float32 [rows, layout.width + 1], the spare column last."""
+    dense = _pieces(parts, contract, layout) if contract.numbers else _zeros(parts, layout)
+    if not contract.categories:
+        return dense
+    codes = parts.input(CATEGORIES, TensorProto.INT32, len(contract.categories))
+    sizes = [category.missing_code + 1 for category in contract.categories.values()]
+    offsets = parts.constant("code_offsets", np.cumsum([0, *sizes[:-1]]), np.int32)
+    positions = parts.node("Add", [codes, offsets], "code_positions")
+    columns = parts.constant("code_columns", _one_hot_columns(contract, layout), np.int64)
+    one_hot = parts.node("Gather", [columns, positions], "one_hot_columns")
+    shape = parts.node("Shape", [one_hot], "one_hot_shape")
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    ones = parts.node("ConstantOfShape", [shape], "ones", value=one)
+    return parts.node("ScatterElements", [dense, one_hot, ones], "dense", axis=1)
+
+
+def _pieces(parts: GraphParts, contract: Contract, layout: Layout) -> str:
+    """Add the pieces of every number and the indicators, with zeros in the one-hot columns.
+
+    Numbers are centred and scaled first, so that large ones keep their precision, and clamped, so that none overflows.
+    A missing one reads as a value below the clamp, where every piece is 0 and the indicator, one more piece, is 1.
+    """
+    centre, scale = _centre_and_scale(layout)
+    numbers = parts.input(NUMBERS, TensorProto.FLOAT, len(contract.numbers))
+    absent = parts.node("IsNaN", [numbers], "absent")
+    centred = parts.node("Sub", [numbers, parts.constant("centre", centre)], "centred")
+    scaled = parts.node("Mul", [centred, parts.constant("scale", scale)], "scaled")
+    limits = [parts.constant("lowest", -CLAMP), parts.constant("highest", CLAMP)]
+    clamped = parts.node("Clip", [scaled, *limits], "clamped")
+    filled = parts.node("Where", [absent, parts.constant("missing", _missing(contract, layout)), clamped], "filled")
+    slopes, bias = _piece_matrix(layout, centre, scale)
+    operands = [filled, parts.constant("slopes", slopes), parts.constant("starts", bias)]
+    unclipped = parts.node("Gemm", operands, "unclipped")
+    return parts.node("Clip", [unclipped, parts.constant("zero", 0), parts.constant("one", 1)], "pieces")
+
+
+def _zeros(parts: GraphParts, layout: Layout) -> str:
+    """Add float32 zeros [rows, layout.width + 1], for a model without numbers."""
+    rows = parts.node("Shape", [CATEGORIES], "row_count", start=0, end=1)
+    shape = parts.node("Concat", [rows, parts.constant("width", [layout.width + 1], np.int64)], "dense_shape", axis=0)
+    return parts.node("ConstantOfShape", [shape], "zeros")
+
+
+def _centre_and_scale(layout: Layout) -> tuple[Numbers, Numbers]:
+    """Return the median and 1 / (last edge - first edge) of each number, float32; scale 1 where it never varied."""
+    reach = [float(cuts[-1]) - float(cuts[0]) if len(cuts) > 1 else 1.0 for cuts in layout.edges]
+    return layout.medians, np.minimum(1 / np.array(reach), LARGEST_SCALE).astype(np.float32)
+
+
+def _missing(contract: Contract, layout: Layout) -> Numbers:
+    """Return what a missing number reads as: MISSING, or the median where training had none to learn from.
+
+    float32 [1] if it is the same for all, which onnxruntime computes faster, else [numbers].
+    """
+    readings = np.full(len(contract.numbers), MISSING, np.float32)
+    unlearnt = [number.missing for number in contract.numbers.values()]
+    for j in layout.indicators:
+        unlearnt[j] = False
+    readings[unlearnt] = 0
+    return readings if any(unlearnt) else readings[:1]
+
+
+def _piece_matrix(layout: Layout, centre: Numbers, scale: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the block-diagonal slopes [numbers, width + 1] and the bias [width + 1] of all dense columns.
+
+    A piece rises from 0 to 1 between two edges, an indicator between the lower clamp and the reading of a missing one.
+    """
+    pieces: list[tuple[int, float, float]] = []
+    for j, cuts in enumerate(layout.edges):
+        pieces += [(j, start, end) for start, end in pairwise((cuts.astype(np.float64) - centre[j]) * scale[j])]
+    pieces += [(j, -CLAMP, MISSING) for j in layout.indicators]
+    slopes, bias = np.zeros((len(layout.edges), layout.width + 1)), np.zeros(layout.width + 1)
+    for column, (j, start, end) in enumerate(pieces):
+        slopes[j, column], bias[column] = 1 / (end - start), -start / (end - start)
+    return slopes.astype(np.float32), bias.astype(np.float32)
+
+
+def _one_hot_columns(contract: Contract, layout: Layout) -> list[int]:
+    """Return the dense column of every code of every category; the spare one for a code that is not kept."""
+    columns: list[int] = []
+    first = layout.width - sum(map(len, layout.kept))
+    for category, kept in zip(contract.categories.values(), layout.kept, strict=True):
+        column_of = {int(code): first + i for i, code in enumerate(kept)}
+        columns += [column_of.get(code, layout.width) for code in range(category.missing_code + 1)]
+        first += len(kept)
+    return columns

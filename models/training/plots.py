@@ -1,0 +1,118 @@
+"""Pictures for people, as PNG bytes 860 pixels wide. What they show is computed in `evaluation` and `fit`.
+
+matplotlib is imported inside the functions: it is slow to load, and only a training or a night's report needs it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from models.scoring import Scores
+from models.training.evaluation import BINS
+from models.training.split import Labels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, SHADE = "#1f2933", "#e4e7eb", "#9aa5b1"
+COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea")
+DASHED = (0, (4, 4))
+
+
+def roc_and_calibration(y: Labels, scores: Mapping[str, Scores]) -> bytes:
+    """Return ROC curves (left) and reliability curves over ten bins of equal count (right) of named scores."""
+    figure, (roc, reliability) = _figure(height=4.4, panels=2)
+    highest = 0.0
+    for (name, values), colour in zip(scores.items(), COLOURS, strict=False):
+        false_positives, true_positives, _ = roc_curve(y, values)
+        label = f"{name}  {roc_auc_score(y, values):.4f}"
+        roc.plot(false_positives, true_positives, color=colour, linewidth=2, label=label)
+        bins = np.array_split(np.argsort(values, kind="stable"), BINS)
+        predicted, observed = [float(values[rows].mean()) for rows in bins], [float(y[rows].mean()) for rows in bins]
+        reliability.plot(predicted, observed, color=colour, linewidth=1.6, marker="o", markersize=5, label=name)
+        highest = max(highest, *predicted, *observed)
+    _dress(roc, "Ranking: ROC curve and its area", "false positive rate", "true positive rate")
+    _dress(reliability, "Calibration: ten bins of equal count", "mean predicted probability", "observed share")
+    for axes, end in ((roc, 1.0), (reliability, min(1.0, 1.06 * highest))):
+        axes.plot([0, 1], [0, 1], color=SHADE, linewidth=1, linestyle=DASHED, zorder=0)
+        axes.set(xlim=(0, end), ylim=(0, end * 1.01))
+        axes.legend(loc="lower right", frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def float_against_int8(float_scores: Scores, int8_scores: Scores) -> bytes:
+    """Return the change of each row's score against its float score (left), and how the changes are spread (right)."""
+    figure, (rows, spread) = _figure(height=4.2, panels=2)
+    change = int8_scores.astype(np.float64) - float_scores
+    p99 = float(np.quantile(np.abs(change), 0.99))
+    reach = max(float(np.abs(change).max()), 1e-6)
+    density = rows.hexbin(float_scores, change, gridsize=(48, 30), bins="log", cmap="viridis_r", mincnt=1, linewidths=0)
+    bar = figure.colorbar(density, ax=rows, pad=0.02, label="rows")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8.5)
+    rows.set_ylim(-1.05 * reach, 1.05 * reach)
+    _dress(rows, "Change of each score", "float score", "int8 minus float")
+    spread.hist(change, bins=61, range=(-reach, reach), color=COLOURS[0], log=True)
+    for side in (-p99, p99):
+        rows.axhline(side, color=COLOURS[1], linewidth=1.4, linestyle=DASHED)
+        spread.axvline(side, color=COLOURS[1], linewidth=1.4, linestyle=DASHED)
+    _dress(spread, f"Mean {np.abs(change).mean():.4f}, 99 % within {p99:.4f}", "int8 minus float", "rows")
+    spread.locator_params(axis="x", nbins=5)
+    spread.minorticks_off()
+    return _png(figure)
+
+
+def score_histogram(counts: npt.NDArray[np.int64], edges: npt.NDArray[np.float64], threshold: float) -> bytes:
+    """Return how many rows have which score, from `numpy.histogram`'s counts [bins] and edges [bins + 1]."""
+    figure, (axes,) = _figure(height=3.4, panels=1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    colours = [COLOURS[1] if centre >= threshold else COLOURS[0] for centre in centres]
+    axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=colours, edgecolor="white", linewidth=0.6)
+    axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=DASHED)
+    _dress(axes, f"{int(counts.sum()):,} scores, threshold {threshold:g}", "probability", "rows")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlim(edges[0], edges[-1])
+    return _png(figure)
+
+
+def training_curve(losses: Sequence[float]) -> bytes:
+    """Return the training loss over the course of the training, with a running mean."""
+    figure, (axes,) = _figure(height=3.4, panels=1)
+    progress = np.linspace(0, 100, len(losses))
+    axes.plot(progress, losses, color=COLOURS[0], linewidth=1, alpha=0.35)
+    window = max(len(losses) // 20, 1)
+    smooth = np.convolve(losses, np.full(window, 1 / window), "valid")
+    axes.plot(np.convolve(progress, np.full(window, 1 / window), "valid"), smooth, color=COLOURS[0], linewidth=2)
+    _dress(axes, f"Training loss, {smooth[-1]:.4f} at the end", "share of the training (%)", "cross-entropy (nats)")
+    axes.set_xlim(0, 100)
+    return _png(figure)
+
+
+def _figure(height: float, panels: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.6, height), dpi=100, layout="constrained")
+    return figure, list(np.ravel(figure.subplots(1, panels)))
+
+
+def _dress(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=10)
+    axes.set_xlabel(x, fontsize=9.5, color=INK)
+    axes.set_ylabel(y, fontsize=9.5, color=INK)
+    axes.tick_params(labelsize=8.5, colors=INK, length=0)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    return out.getvalue()
