@@ -5,7 +5,7 @@ import dagster as dg
 from assets.metadata import common, table_key
 from assets.resources import Backends
 from models.declaration import Declaration
-from models.errors import ServiceUnreachableError, SnapshotNotFoundError
+from models.errors import LakehouseError, ServiceUnreachableError
 
 
 def api(declaration: Declaration) -> dg.AssetSpec:
@@ -40,7 +40,7 @@ def api_agrees_with_gold(declaration: Declaration) -> dg.AssetChecksDefinition:
         with backends.lakehouse() as lake:
             try:
                 report = replay(lake, declaration, url)
-            except (ServiceUnreachableError, SnapshotNotFoundError) as error:
+            except (LakehouseError, ServiceUnreachableError) as error:
                 metadata = {"reason": str(error), "url": url, "replayed": 0}
                 return dg.AssetCheckResult(passed=False, metadata=metadata)
         context.op_execution_context.log_event(

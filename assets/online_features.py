@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.metadata import common, table_key
 from assets.resources import Backends
+from backends.settings import without_secrets
 from models.declaration import Declaration
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def online_features(declaration: Declaration) -> dg.AssetsDefinition:
                 "megabytes": round(loaded.report.bytes / 1e6, 1),
                 "seconds": round(loaded.report.seconds, 2),
                 "rows_per_second": round(loaded.report.rows / max(loaded.report.seconds, 1e-9)),
-                "dagster/uri": backends.settings.online,
+                "dagster/uri": without_secrets(backends.settings.online),
             },
         )
 

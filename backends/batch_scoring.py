@@ -102,13 +102,14 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
     """Score the population and publish the day's partition in one commit.
 
     `AuditError` when the staged rows fail: `main` is untouched and the branch is kept for a look. `LakehouseError`
-    for an empty population.
+    for an empty population, and for a Gold table with other columns. `PublishConflictError` when somebody else changed
+    the Gold table meanwhile.
     """
     contract, table = night.scorer.contract, night.predictions
     plan = population_plan(lake, contract, night.population, night.population_snapshot)
     if not plan.files:
         raise LakehouseError(f"Population table {night.population!r} has no rows: there is nothing to score. Fill it.")
-    lake.ensure_table(table, predictions_schema(contract), PARTITION)
+    _ensure_predictions(lake, contract, table)
     begun = time.perf_counter()
     with lake.parts(table, f"{PARTITION}={night.scored_on}/", _part_schema(contract)) as parts:
         written = engine.map(partial(score_file, night, plan, parts), plan.files)
@@ -194,7 +195,7 @@ def _audit(lake: Lakehouse, night: Night, staged: Staged, expected: Expected) ->
     day = partition_is(PARTITION, night.scored_on)
     plan = lake.plan(night.predictions, columns, staged.snapshot.id, where=day)
     batches = (batch for file in plan.files for batch in plan.batches(file))
-    rows = ((batch.column(0), batch.column(1).to_numpy(zero_copy_only=False)) for batch in batches)
+    rows = ((batch[contract.entity_key], batch[contract.output].to_numpy(zero_copy_only=False)) for batch in batches)
     last_night = _last_histogram(lake, night.predictions, night.scored_on)
     return audit(rows, expected, last_night, night.max_shift)
 
@@ -211,6 +212,18 @@ def _lineage(night: Night, plan: Plan) -> dict[str, str]:
         "source_snapshot": str(plan.snapshot.id),
         "dagster_run_id": night.dagster_run_id,
     }
+
+
+def _ensure_predictions(lake: Lakehouse, contract: Contract, table: str) -> None:
+    """Make the Gold table; `LakehouseError` where one with other columns is in its place."""
+    lake.ensure_table(table, predictions_schema(contract), PARTITION)
+    there = {field.name: str(field.type).removeprefix("large_") for field in lake.schema(table)}
+    wanted = {field.name: str(field.type) for field in predictions_schema(contract)}
+    if missing := [f"{name} ({dtype})" for name, dtype in wanted.items() if there.get(name) != dtype]:
+        raise LakehouseError(
+            f"Table {table!r} is not one for the predictions of {contract.model!r}: it lacks {', '.join(missing)}. "
+            f"Its columns: {', '.join(there)}. Name another table as `predictions.table`, or drop this one."
+        )
 
 
 def _check_key(contract: Contract, schema: pa.Schema, table: str) -> None:

@@ -29,12 +29,14 @@ class LocalEngine:
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
         """Return the results in the order of the tasks; the first error stops the rest and is raised."""
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="engine") as pool:
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="engine")
+        try:
             futures = [pool.submit(function, task) for task in tasks]
             wait(futures, return_when=FIRST_EXCEPTION)
+        finally:  # an interrupt ends the wait too: what has not begun then never begins
             pool.shutdown(wait=True, cancel_futures=True)
-            failed = [future for future in futures if future.done() and not future.cancelled() and future.exception()]
-            return [future.result() for future in failed or futures]
+        failed = [future for future in futures if not future.cancelled() and future.exception()]
+        return [future.result() for future in failed or futures]
 
 
 def engine_of(settings: Settings) -> Engine:

@@ -61,4 +61,5 @@ def _event_times(plan: Plan, batch: pa.RecordBatch, time_column: str | None) -> 
             f"Column {time_column!r} of {plan.snapshot.table!r} has type {column.type}, but a date or a timestamp is "
             "expected. Name another column as `population.time`, or none."
         )
-    return column.cast(pa.timestamp("ms")).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    times = column.cast(pa.timestamp("ms"), safe=False)  # microseconds are cut off
+    return times.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ a crash at any point leaves at most a branch, which the next `stage` of the same
 import logging
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,7 +18,12 @@ from urllib.parse import urlparse
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, NoSuchTableError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    CommitStateUnknownException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+)
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo, In
 from pyiceberg.io.pyarrow import ArrowScan, _read_all_delete_files
 from pyiceberg.table import FileScanTask, Table
@@ -64,10 +69,19 @@ class Plan:
     scan: ArrowScan
 
     def batches(self, file: FileTask) -> Iterator[pa.RecordBatch]:
-        """Stream one file's rows; the columns of `dictionary_columns` arrive dictionary-encoded."""
-        deletes = _deletes_of(self.scan, file.task)
-        # The public `to_record_batches` holds a whole file in memory; this generator under it streams.
-        yield from self.scan._record_batches_from_scan_tasks_and_deletes([file.task], deletes)
+        """Stream one file's rows; the columns of `dictionary_columns` arrive dictionary-encoded.
+
+        `LakehouseError`, with its address, for a file that is gone or damaged.
+        """
+        try:
+            deletes = _deletes_of(self.scan, file.task)
+            # The public `to_record_batches` holds a whole file in memory; this generator under it streams.
+            yield from self.scan._record_batches_from_scan_tasks_and_deletes([file.task], deletes)
+        except (OSError, pa.ArrowException) as error:
+            raise LakehouseError(
+                f"Data file {file.task.file.file_path} of table {self.snapshot.table!r} cannot be read: {error}. "
+                "Restore it, or write the table again."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,8 @@ class Staged:
 class Parts:
     """Parquet files on their way into a table: no part of it until `stage` or `replace` names them.
 
-    Use as a context manager: when its body fails, on a full disk for one, what was written is removed again.
+    Use as a context manager: when its body fails, on a full disk for one, what was written is removed again. After a
+    commit whose outcome the catalog does not know, it stays: the table may need it.
     """
 
     def __init__(self, table: Table, prefix: str, schema: pa.Schema) -> None:
@@ -93,23 +108,31 @@ class Parts:
         self.addresses: list[str] = []
 
     def write(self, position: int, batches: Iterable[pa.RecordBatch]) -> str:
-        """Write one part and return its address. Safe to call from several threads, each with its own position."""
+        """Write one part and return its address. Safe to call from several threads, each with its own position.
+
+        `LakehouseError` when the disk is full, or refuses for another reason.
+        """
         address = f"{self._prefix}-{position:05d}.parquet"
         self.addresses.append(address)
-        # No stored Arrow schema: dictionary-encoded columns are plain text to every reader.
-        with (
-            closing(self._io.new_output(address).create(overwrite=True)) as stream,
-            pq.ParquetWriter(stream, self._schema, compression="zstd", store_schema=False) as out,
-        ):
-            for batch in batches:
-                out.write_batch(batch)
+        try:
+            # No stored Arrow schema: dictionary-encoded columns are plain text to every reader.
+            with (
+                closing(self._io.new_output(address).create(overwrite=True)) as stream,
+                pq.ParquetWriter(stream, self._schema, compression="zstd", store_schema=False) as out,
+            ):
+                for batch in batches:
+                    out.write_batch(batch)
+        except OSError as error:
+            raise LakehouseError(
+                f"Part {address} cannot be written: {error}. Nothing was published: make room for it, and run again."
+            ) from error
         return address
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:
+        if error is None or issubclass(error, CommitStateUnknownException):
             return
         for address in self.addresses:
             with suppress(OSError):
@@ -177,16 +200,19 @@ class Lakehouse:
         dictionary_columns: Sequence[str] = (),
         where: BooleanExpression | None = None,
     ) -> Plan:
-        """Pin a snapshot and list its files; nothing is read yet. Columns that are not there raise `LakehouseError`."""
+        """Pin a snapshot and list its files; nothing is read yet. Columns that are not there raise `LakehouseError`.
+
+        The columns are those of `schema`, whatever the snapshot: one that was added later reads as null.
+        """
         snapshot = self.snapshot(table, snapshot_id)
         loaded = self._load(table)
         where = where or AlwaysTrue()
         try:
-            scan = loaded.scan(selected_fields=tuple(columns), snapshot_id=snapshot.id, row_filter=where)
-            projection = scan.projection()
+            projection = loaded.schema() if "*" in columns else loaded.schema().select(*columns)
         except ValueError as error:
             names = ", ".join(loaded.schema().column_names)
             raise LakehouseError(f"Table {table!r} cannot be read as asked: {error}. Its columns: {names}.") from error
+        scan = loaded.scan(snapshot_id=snapshot.id, row_filter=where)
         reader = ArrowScan(loaded.metadata, loaded.io, projection, where, dictionary_columns=tuple(dictionary_columns))
         files = [FileTask(i, task.file.record_count, task) for i, task in enumerate(scan.plan_files())]
         return Plan(snapshot, projection.as_arrow(), files, reader)
@@ -206,17 +232,14 @@ class Lakehouse:
     # --- writing ------------------------------------------------------------------------------------------------
 
     def ensure_table(self, table: str, schema: pa.Schema, partition_by: str | None = None) -> None:
-        """Create the table, with an empty first snapshot, unless it is there."""
-        if self.catalog.table_exists(table):
+        """Create the table, with an empty first snapshot, unless it is there; finish one that was left half made."""
+        made = self._load(table) if self.catalog.table_exists(table) else self._create(table, schema)
+        if made.current_snapshot():
             return
-        with suppress(NamespaceAlreadyExistsError):
-            self.catalog.create_namespace(table.rsplit(".", 1)[0])
-        created = self.catalog.create_table_if_not_exists(table, schema)
-        if partition_by and created.spec().is_unpartitioned():
-            with created.update_spec() as update:
+        if partition_by and made.spec().is_unpartitioned():
+            with made.update_spec() as update:
                 update.add_field(partition_by, IdentityTransform(), partition_by)
-        if created.current_snapshot() is None:
-            created.append(schema.empty_table())
+        made.append(schema.empty_table())
 
     def parts(self, table: str, folder: str, schema: pa.Schema) -> "Parts":
         """Begin a set of Parquet parts, written below `folder` of the table's data; `schema` is that of the batches."""
@@ -226,30 +249,33 @@ class Lakehouse:
     def replace(self, table: str, parts: Sequence[str], properties: dict[str, str]) -> Snapshot:
         """Make the parts the table's only content, in one commit on `main`; for tables that need no audit."""
         loaded = self._load(table)
-        with loaded.transaction() as change:
-            if loaded.metadata.current_snapshot() and self.snapshot(table).rows:
+        before = loaded.current_snapshot()
+        with _conflicts_named(table), loaded.transaction() as change:
+            if before and _snapshot(table, before).rows:
                 change.delete(AlwaysTrue())
             change.add_files(list(parts), _prefixed(properties), check_duplicate_files=False)
-        return self.snapshot(table)
+        # Not read anew: an error after the commit would remove parts that the table now needs.
+        return _snapshot(table, loaded.current_snapshot())
 
     # --- the audited publish ------------------------------------------------------------------------------------
 
     def stage(self, table: str, column: str, value: date, parts: Sequence[str], properties: dict[str, str]) -> Staged:
-        """Replace one partition by the parts, on a branch of its own. Stale branches of that partition are removed."""
+        """Replace one partition by the parts, on a branch of its own. Stale branches of that partition are removed.
+
+        `PublishConflictError` when somebody else commits in the same moment.
+        """
         loaded = self._load(table)
-        prefix = f"audit_{value:%Y%m%d}_"
-        for stale in [name for name in loaded.refs() if name.startswith(prefix)]:
-            loaded.manage_snapshots().remove_branch(stale).commit()
-        base, branch = self.snapshot(table).id, prefix + uuid.uuid4().hex[:8]
-        loaded.manage_snapshots().create_branch(base, branch).commit()
-        partition = EqualTo(column, value)
-        with loaded.transaction() as change:
-            if any(True for _ in loaded.scan(row_filter=partition).use_ref(branch).plan_files()):
-                change.delete(partition, _prefixed(properties), branch=branch)
-            change.add_files(list(parts), _prefixed(properties), check_duplicate_files=False, branch=branch)
-        head = loaded.snapshot_by_name(branch)
-        assert head is not None  # the transaction has just moved the branch
-        return Staged(table, branch, base, _snapshot(table, head))
+        base, prefix = self.snapshot(table).id, f"audit_{value:%Y%m%d}_"
+        branch, partition = prefix + uuid.uuid4().hex[:8], EqualTo(column, value)
+        with _conflicts_named(table):
+            for stale in [name for name in loaded.refs() if name.startswith(prefix)]:
+                loaded.manage_snapshots().remove_branch(stale).commit()
+            loaded.manage_snapshots().create_branch(base, branch).commit()
+            with loaded.transaction() as change:
+                if any(True for _ in loaded.scan(row_filter=partition).use_ref(branch).plan_files()):
+                    change.delete(partition, _prefixed(properties), branch=branch)
+                change.add_files(list(parts), _prefixed(properties), check_duplicate_files=False, branch=branch)
+        return Staged(table, branch, base, _snapshot(table, loaded.snapshot_by_name(branch)))
 
     def publish(self, staged: Staged) -> Snapshot:
         """Move `main` to the staged snapshot and drop the branch, in one commit.
@@ -257,23 +283,24 @@ class Lakehouse:
         `PublishConflictError` when `main` is no longer where the branch began: its rows would be lost.
         """
         loaded = self._load(staged.table)
-        current = self.snapshot(staged.table).id
-        head = loaded.snapshot_by_name(staged.branch)
-        try:
-            if current != staged.base or head is None or head.snapshot_id != staged.snapshot.id:
+        current, head = self.snapshot(staged.table).id, loaded.snapshot_by_name(staged.branch)
+        with _conflicts_named(staged.table):
+            if current != staged.base:
                 raise CommitFailedException(f"main is at {current}, branch {staged.branch} began at {staged.base}")
+            if head is None or head.snapshot_id != staged.snapshot.id:
+                raise CommitFailedException(f"branch {staged.branch} is not at {staged.snapshot.id} any more")
             change = loaded.manage_snapshots().set_current_snapshot(ref_name=staged.branch)
             change.remove_branch(staged.branch).commit()
-        except CommitFailedException as error:
-            raise PublishConflictError(
-                f"Table {staged.table!r} was changed by somebody else while its new rows were audited ({error}). "
-                "Nothing was published: run again, on top of that change."
-            ) from error
         return self.snapshot(staged.table)
 
     def drop_branch(self, staged: Staged) -> None:
         """Give up staged rows: remove their branch."""
         self._load(staged.table).manage_snapshots().remove_branch(staged.branch).commit()
+
+    def _create(self, table: str, schema: pa.Schema) -> Table:
+        with suppress(NamespaceAlreadyExistsError):
+            self.catalog.create_namespace(table.rsplit(".", 1)[0])
+        return self.catalog.create_table_if_not_exists(table, schema)
 
     def _load(self, table: str) -> Table:
         try:
@@ -294,12 +321,29 @@ def is_one_of(column: str, values: Sequence[int] | Sequence[str]) -> BooleanExpr
     return In(column, values)
 
 
-def _snapshot(table: str, found: IcebergSnapshot) -> Snapshot:
+@contextmanager
+def _conflicts_named(table: str) -> Iterator[None]:
+    """Turn the commit that came second into `PublishConflictError`."""
+    try:
+        yield
+    except (CommitFailedException, ValueError) as error:
+        # pyiceberg's SQL catalog reports one of the races as a ValueError about sequence numbers.
+        if isinstance(error, ValueError) and "sequence number" not in str(error):
+            raise
+        raise PublishConflictError(
+            f"Table {table!r} was changed by somebody else while its new rows were written or audited ({error}). "
+            "Nothing was published: run again, on top of that change."
+        ) from error
+
+
+def _snapshot(table: str, found: IcebergSnapshot | None) -> Snapshot:
+    assert found is not None  # every caller has looked, or has just committed it
     summary = found.summary
     entries = summary.additional_properties if summary else {}
     ours = {key.removeprefix(PROPERTIES): value for key, value in entries.items() if key.startswith(PROPERTIES)}
     committed_at = datetime.fromtimestamp(found.timestamp_ms / 1000, UTC)
-    return Snapshot(table, found.snapshot_id, int(entries.get("total-records", 0)), committed_at, ours)
+    rows = int(entries.get("total-records", 0)) - int(entries.get("total-position-deletes", 0))
+    return Snapshot(table, found.snapshot_id, rows, committed_at, ours)
 
 
 def _prefixed(properties: dict[str, str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION = "champion"
+_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # no such model, no such alias
 Pictures = Mapping[str, bytes]  # file name -> PNG
 
 
@@ -149,12 +150,19 @@ class Registry:
     # --- versions -----------------------------------------------------------------------------------------------
 
     def champion(self, model: str) -> Version:
-        """Return the version that is served; `NoChampionError` when none was ever promoted."""
+        """Return the version that is served; `NoChampionError` when none was ever promoted.
+
+        A registry that does not answer is another `RegistryError`: no gate may take it for one without a champion.
+        """
         from mlflow.exceptions import MlflowException
 
         try:
             found = self._client.get_model_version_by_alias(model, CHAMPION)
         except MlflowException as error:
+            if error.error_code not in _NOT_FOUND:
+                raise RegistryError(
+                    f"MLflow cannot say which version of {model!r} is its champion: {error}. Check TANDEM_MLFLOW_URI."
+                ) from error
             raise NoChampionError(
                 f"Model {model!r} has no champion. Materialize {model}/champion; where its gate fails, see that check."
             ) from error
@@ -200,4 +208,9 @@ class Registry:
 
 def _version(found: Any) -> Version:
     tags = dict(found.tags)
+    if absent := {"sha256", "artifact"} - tags.keys():
+        raise RegistryError(
+            f"Version {found.version} of model {found.name!r} has no tag {' and '.join(sorted(absent))}: it was not "
+            f"registered by Tandem. Materialize {found.name}/champion, or move the alias to a version that was."
+        )
     return Version(found.name, int(found.version), found.run_id, tags["sha256"], tags)

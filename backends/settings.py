@@ -7,6 +7,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,11 +33,15 @@ class Settings(BaseSettings):
 
     home: Path = Field(ROOT / ".tandem", description="Folder of everything that is made.")
     models: Path = Field(ROOT / "models", description="Folder of the declarations.")
-    catalog_uri: str = Field("", description="Iceberg catalog: a SQLAlchemy or REST URI. Default: SQLite in the home.")
+    catalog_uri: str = Field(
+        "", repr=False, description="Iceberg catalog: SQLAlchemy or REST. Default: SQLite in the home."
+    )
     warehouse: str = Field("", description="Where the tables' files are: a path or s3://. Default: in the home.")
-    mlflow_uri: str = Field("", description="MLflow tracking server or database. Default: SQLite in the home.")
+    mlflow_uri: str = Field(
+        "", repr=False, description="MLflow server or database. Default: SQLite in the home."
+    )
     mlflow_ui: str = Field("http://127.0.0.1:5000", description="Address of MLflow's pages, for links.")
-    online_store: str = Field("", description="Online store. Default: LMDB in the home.")
+    online_store: str = Field("", repr=False, description="Online store. Default: LMDB in the home.")
     engine: Literal["local"] = Field("local", description="What maps the scoring function over files.")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="Threads of the local engine.")
     api_url: str = Field(
@@ -88,6 +93,12 @@ class Settings(BaseSettings):
     def url_of_api(self, model: str, port: int) -> str:
         """Address of one model's running service."""
         return self.api_url.format(model=model, port=port)
+
+
+def without_secrets(uri: str) -> str:
+    """Return an address as it may be shown: without user name, password and query."""
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if parts.netloc else uri
 
 
 def quiet() -> None:

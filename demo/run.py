@@ -1,5 +1,6 @@
 """`make demo`: the whole life of one model on a made population, with its progress, and a summary of a screenful."""
 
+import io
 import subprocess
 import sys
 import time
@@ -7,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from assets.resources import Backends
 from assets.sources import report_tables
@@ -116,9 +118,18 @@ def run_demo(settings: Settings, *, rows: int, examples: int, seed: int, stay: b
             demo.run_job(instance, "score, publish, load, prove", f"{MODEL}_nightly", demo.today.isoformat())
             stages.close()
             facts = Facts(demo.declaration, demo.backends, instance, demo.url, ceiling, time.monotonic() - begun)
-            console.print(summary(facts))
+            screen = summary(facts)
+            console.print(screen)
+            _keep(screen, settings.home / "demo.svg")
             if stay:
                 _stay(console, demo.url, process.wait)
+
+
+def _keep(screen: RenderableType, path: Path) -> None:
+    """Keep the summary as a picture."""
+    recorder = Console(record=True, width=112, file=io.StringIO())
+    recorder.print(screen)
+    recorder.save_svg(str(path), title="make demo")
 
 
 def _stay(console: Console, url: str, wait: Callable[[], Any]) -> None:

@@ -1,6 +1,7 @@
 """What the demo found, on one screen."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ from rich.table import Table
 from assets.metadata import table_key
 from assets.resources import Backends
 from backends.batch_scoring import newest_night
+from backends.settings import without_secrets
 from bento.client import ApiClient
 from models.declaration import Declaration
 
@@ -81,12 +83,18 @@ def _smaller(quantized: dict[str, Any]) -> float:
 def _night(facts: Facts) -> Table:
     gold, online = facts.of(table_key(facts.declaration.predictions_table)), facts.stage("online_features")
     settings, table = facts.backends.settings, Table(box=None, show_header=False, pad_edge=False)
+    gold_table = facts.declaration.predictions_table
     rows, speed = gold["dagster/partition_row_count"], gold["rows_per_second"]
     table.add_row("scored", f"{rows:,} customers in {gold['seconds']:.1f} s: {speed:,} rows/s, audited and published")
     table.add_row("online", f"{online['dagster/row_count']:,} vectors in {online['seconds']:.1f} s")
-    table.add_row("Gold", f"{facts.declaration.predictions_table}, Iceberg, at {gold['dagster/uri']}")
-    table.add_row("catalog", settings.catalog)
+    table.add_row("Gold", f"Iceberg table {gold_table}: {_near(gold['dagster/uri'])}")
+    table.add_row("catalog", _near(without_secrets(settings.catalog)))
     return table
+
+
+def _near(address: str) -> str:
+    """Write an address below the current folder without that folder."""
+    return address.replace(f"{Path.cwd()}/", "")
 
 
 def _parity(facts: Facts) -> dict[str, Any]:

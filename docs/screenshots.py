@@ -5,6 +5,7 @@ Needs Debian's chromium. Dagster's web server is started on a free loopback port
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -36,6 +37,7 @@ def take_all(settings: Settings) -> None:
     """Write every picture to `docs/images/`."""
     IMAGES.mkdir(exist_ok=True)
     with web_server(settings) as url:
+        take((settings.home / "demo.svg").as_uri(), IMAGES / "demo.png", *svg_size(settings.home / "demo.svg"))
         for name, (page, width, height) in PAGES.items():
             take(url + page, IMAGES / f"{name}.png", width, height)
             if name in CROPS:
@@ -84,6 +86,13 @@ def take(url: str, target: Path, width: int, height: int) -> None:
             capture_output=True,
             timeout=180,
         )
+
+
+def svg_size(path: Path) -> tuple[int, int]:
+    """Return width and height that an SVG's view box asks for, in pixels."""
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', path.read_text())
+    assert box, f"{path} has no view box"
+    return round(float(box[1])), round(float(box[2]))
 
 
 def crop(picture: Path, box: tuple[int, int, int, int]) -> None:

@@ -26,9 +26,9 @@ Column = Annotated[str, Field(min_length=1)]
 
 
 # What stands beside the entity key in requests, answers and the Gold table.
-RESERVED = frozenset(
-    "decision features features_as_of features_stale model model_sha256 model_version probability "
-    "scored_at scored_on threshold".split()
+RESERVED = (
+    *("decision", "features", "features_as_of", "features_stale", "model", "model_sha256", "model_version"),
+    *("probability", "scored_at", "scored_on", "threshold"),
 )
 
 
@@ -230,8 +230,8 @@ def _disagreements(raw: dict[str, Any]) -> list[Problem]:
         if isinstance(column, str) and column in features:
             message = f"is also the {role}, which would leak what is to be predicted or identify the row"
             problems.append(Problem(f"features.{column}", column, message, "Remove it from `features`."))
-    if str(raw.get("entity_key")) in RESERVED:
-        remedy = f"Rename the column; these names are taken: {', '.join(sorted(RESERVED))}."
+    if raw.get("entity_key") in RESERVED:
+        remedy = f"Rename the column; these names are taken: {', '.join(RESERVED)}."
         problems.append(Problem("entity_key", raw["entity_key"], "is a name that requests or answers use", remedy))
     split = examples.get("split")
     method = split.get("method", "time") if isinstance(split, dict) else "time"

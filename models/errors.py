@@ -92,7 +92,13 @@ class SnapshotNotFoundError(LakehouseError):
 
 
 class AuditError(LakehouseError):
-    """Staged rows failed their audit; nothing was published."""
+    """Staged rows failed their audit; nothing was published. They stay on their branch for a look."""
+
+    def __init__(self, what: str, branch: str, problems: list[Problem]) -> None:
+        self.branch = branch
+        self.problems = problems
+        found = "; ".join(str(problem) for problem in problems)
+        super().__init__(f"{what} failed their audit and are not published; they stand on branch {branch!r}: {found}")
 
 
 class PublishConflictError(LakehouseError):

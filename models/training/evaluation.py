@@ -124,7 +124,8 @@ def speedup(fast: Scorer, slow: Scorer, rows: Encoded) -> float:
     In each round both are measured in turn, so that a busy machine hurts both.
     """
     rows = rows[:ROWS_IN_ROUND]
-    _seconds(fast, rows), _seconds(slow, rows)
+    _seconds(fast, rows)
+    _seconds(slow, rows)
     return median(_seconds(slow, rows) / _seconds(fast, rows) for _ in range(ROUNDS))
 
 

@@ -41,7 +41,9 @@ class Trees:
     def score(self, rows: Encoded) -> Scores:
         """Return the mean probability, float32 [rows]."""
         table = _table(rows, self.codes)
-        mean: Scores = np.mean([_probability(trees, table) for trees in self.ensembles], axis=0, dtype=np.float32)
+        with _pool(len(self.ensembles)) as pool:
+            scores = list(pool.map(_probability, self.ensembles, repeat(table)))
+        mean: Scores = np.mean(scores, axis=0, dtype=np.float32)
         return mean
 
 
@@ -88,7 +90,7 @@ def fit_teacher(rows: Encoded, y: Labels, training: Training, progress: Progress
         return _Fold(trees, leaves, outside, scores, float(log_loss(y[outside], scores.astype(np.float64))))
 
     many = len(rows) >= MANY_ROWS
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, count) if many else 1, initializer=_one_thread) as pool:
+    with _pool(count if many else 1) as pool:
         candidates = list(pool.map(fit, LEAVES_OF_MANY if many else LEAVES, repeat(0)))
         first = min(candidates, key=lambda candidate: candidate.loss)
         progress(f"teacher: {first.leaves} leaves are best, log-loss {first.loss:.4f} on fold 1 of {count}")
@@ -107,8 +109,15 @@ def fit_plain_trees(rows: Encoded, y: Labels, seed: int) -> Trees:
         return Trees([trees.fit(_table(rows, codes), y)], codes)
 
 
+def _pool(jobs: int) -> ThreadPoolExecutor:
+    """Return as many workers as there are jobs and cores, with one OpenMP thread each.
+
+    scikit-learn's own threads wait for each other at every tree, which on a busy machine takes twice as long or more.
+    """
+    return ThreadPoolExecutor(min(os.cpu_count() or 1, jobs), initializer=_one_thread)
+
+
 def _one_thread() -> None:
-    """Let each fold have one thread: threads that wait for each other halve their speed on a busy machine."""
     threadpool_limits(1, user_api="openmp")
 
 

@@ -1,0 +1,484 @@
+"""A night on a real lake: what is published, what is refused, and what a crash leaves behind."""
+
+import contextlib
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from backends.batch_scoring import (
+    PARTITION,
+    Published,
+    newest_night,
+    predictions_schema,
+    published_nights,
+    score_and_publish,
+)
+from backends.engines import LocalEngine
+from backends.lakehouse import Lakehouse, partition_is
+from backends.settings import ROOT
+from models.audit import histogram_of, histogram_to_text, population_stability_index
+from models.encoding import encode_arrow
+from models.errors import (
+    AuditError,
+    ColumnError,
+    LakehouseError,
+    PublishConflictError,
+    SnapshotNotFoundError,
+    TableNotFoundError,
+    ValueRejectedError,
+)
+from models.scoring import Scorer
+from tests.backends.nights import (
+    FRIDAY,
+    POPULATION,
+    PREDICTIONS,
+    SATURDAY,
+    SCORED_AT,
+    customers,
+    night,
+    with_column,
+    write_files,
+)
+from tests.tiny_model import tiny_contract, tiny_onnx
+
+SCORE = tiny_contract().output
+
+
+def publish(lake: Lakehouse, engine: LocalEngine | None = None, **changes) -> Published:
+    return score_and_publish(lake, engine or LocalEngine(2), night(**changes))
+
+
+def published_rows(lake: Lakehouse, day=SATURDAY) -> pa.Table:
+    return lake.read(PREDICTIONS, where=partition_is(PARTITION, day)).sort_by("customer_id")
+
+
+def scores_by_key(rows: pa.Table) -> dict[int | str, float]:
+    return dict(zip(rows["customer_id"].to_pylist(), rows[SCORE].to_pylist(), strict=True))
+
+
+def scored_directly(population: pa.Table, scorer: Scorer) -> dict[int | str, float]:
+    scores = scorer.score(encode_arrow(scorer.contract, population))
+    return dict(zip(population["customer_id"].to_pylist(), scores.tolist(), strict=True))
+
+
+def parts_on_disk(lake: Lakehouse, table: str = PREDICTIONS) -> list[Path]:
+    return sorted(Path(urlparse(lake.location(table)).path).glob("data/**/*.parquet"))
+
+
+def branches(lake: Lakehouse) -> set[str]:
+    return set(lake.catalog.load_table(PREDICTIONS).refs()) - {"main"}
+
+
+@pytest.fixture
+def population(lake) -> pa.Table:
+    """Return the rows of a population of three files."""
+    files = [customers(1500), customers(1, first_key=1500), customers(2499, first_key=1501)]
+    write_files(lake, POPULATION, files)
+    return pa.concat_tables(files)
+
+
+# --- what is published ----------------------------------------------------------------------------------------------
+
+
+def test_the_published_rows_are_the_scorers_bit_for_bit(lake, population):
+    published = publish(lake)
+    rows = published_rows(lake)
+    assert scores_by_key(rows) == scored_directly(population, night().scorer)
+    assert rows.num_rows == population.num_rows == published.report.rows
+    assert published.files == 3
+    decided = rows["tiny_predicted"].combine_chunks()
+    assert decided.equals(pc.greater_equal(rows[SCORE], pa.scalar(0.5, pa.float32())).combine_chunks())
+    assert 0 < published.positives == decided.true_count < rows.num_rows
+
+
+def test_the_columns_say_what_the_score_is_and_where_it_comes_from(lake, population):
+    publish(lake, version=12)
+    rows = published_rows(lake)
+    declared = predictions_schema(tiny_contract())
+    assert rows.schema.names == declared.names
+    assert rows.cast(declared).schema == declared
+    assert rows.schema.field(SCORE).type == pa.float32()
+    constants = {name: pc.unique(rows[name]).to_pylist() for name in rows.schema.names[3:]}
+    assert constants == {
+        "model_version": [12],
+        "model_sha256": [night().scorer.sha256],
+        "scored_at": [SCORED_AT],
+        "scored_on": [SATURDAY],
+    }
+    assert sum(column.null_count for column in rows.columns) == 0
+
+
+def test_the_snapshot_carries_the_lineage(lake, population):
+    source = lake.snapshot(POPULATION)
+    published = publish(lake)
+    scorer = night().scorer
+    histogram = histogram_of(np.array(list(scored_directly(population, scorer).values()), np.float32))
+    assert published.snapshot == lake.snapshot(PREDICTIONS)
+    assert published.source == source
+    assert published.snapshot.properties == {
+        "scored_on": "2026-11-21",
+        "model": "tiny",
+        "model_version": "3",
+        "model_sha256": scorer.sha256,
+        "training_snapshot": "8170927402156543211",
+        "source_table": POPULATION,
+        "source_snapshot": str(source.id),
+        "dagster_run_id": "run-of-the-night",
+        "score_histogram": histogram_to_text(histogram),
+    }
+    assert published.report.histogram.tolist() == json.loads(published.snapshot.properties["score_histogram"])
+
+
+def test_the_report_has_the_figures_of_the_night(lake, population):
+    report = publish(lake).report
+    scores = np.array(list(scored_directly(population, night().scorer).values()), np.float32)
+    assert report.mean == pytest.approx(scores.mean(dtype=np.float64))
+    assert (report.minimum, report.maximum) == (scores.min(), scores.max())
+    assert report.shift is None  # the first night has nothing to differ from
+    assert report.problems == []
+
+
+def test_each_day_is_a_partition_and_its_rerun_replaces_it_alone(lake, population):
+    publish(lake, scored_on=FRIDAY)
+    publish(lake)
+    friday = published_rows(lake, FRIDAY)
+    another = Scorer(tiny_onnx(tiny_contract(), seed=5))
+    publish(lake, scorer=another, version=4, max_shift=100)
+    publish(lake, scorer=another, version=4, max_shift=100)
+    assert published_rows(lake, FRIDAY).equals(friday)
+    assert scores_by_key(published_rows(lake)) == scored_directly(population, another)
+    assert lake.snapshot(PREDICTIONS).rows == 2 * population.num_rows
+    assert branches(lake) == set()
+
+
+def test_the_second_night_is_measured_against_the_first(lake, population):
+    first = publish(lake, scored_on=FRIDAY)
+    write_files(lake, POPULATION, [customers(1000, first_key=2000, seed=9)])
+    second = publish(lake)
+    assert second.report.shift == population_stability_index(first.report.histogram, second.report.histogram) > 0
+
+
+def test_a_day_that_is_made_up_for_is_measured_against_the_nights_before_it(lake, population):
+    publish(lake)
+    assert publish(lake, scored_on=FRIDAY).report.shift is None
+
+
+def test_a_pinned_population_is_scored_as_it_was(lake, population):
+    pinned = lake.snapshot(POPULATION)
+    write_files(lake, POPULATION, [customers(10, first_key=9000)])
+    published = publish(lake, population_snapshot=pinned.id)
+    assert published.source == pinned
+    assert scores_by_key(published_rows(lake)) == scored_directly(population, night().scorer)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_number_of_threads_changes_no_score(lake, population, threads):
+    publish(lake, LocalEngine(threads))
+    assert scores_by_key(published_rows(lake)) == scored_directly(population, night().scorer)
+
+
+def test_text_keys(lake):
+    rows = with_column(customers(300), "customer_id", [f"Kunde-{i}-ß" for i in range(300)])
+    write_files(lake, POPULATION, [rows])
+    scorer = Scorer(tiny_onnx(tiny_contract(entity_key_type="string")))
+    publish(lake, scorer=scorer)
+    assert scores_by_key(published_rows(lake)) == scored_directly(rows, scorer)
+    assert pa.types.is_large_string(lake.schema(PREDICTIONS).field("customer_id").type)
+
+
+def test_narrow_integer_keys_become_wide_ones(lake):
+    rows = with_column(customers(300), "customer_id", np.arange(300, dtype=np.int32) - 150)
+    write_files(lake, POPULATION, [rows])
+    publish(lake)
+    assert lake.schema(PREDICTIONS).field("customer_id").type == pa.int64()
+    assert scores_by_key(published_rows(lake)) == scored_directly(rows, night().scorer)
+
+
+def test_a_population_of_more_columns_in_another_order(lake):
+    rows = customers(300)
+    write_files(lake, POPULATION, [rows.select(rows.schema.names[::-1]).append_column("device", pa.nulls(300, "str"))])
+    publish(lake)
+    assert scores_by_key(published_rows(lake)) == scored_directly(rows, night().scorer)
+
+
+def test_a_file_without_rows_is_no_matter(lake):
+    rows = customers(300)
+    write_files(lake, POPULATION, [rows.slice(0, 200), rows.slice(0, 0), rows.slice(200)])
+    publish(lake)
+    assert scores_by_key(published_rows(lake)) == scored_directly(rows, night().scorer)
+    assert len(parts_on_disk(lake)) == 2
+
+
+# --- which nights there are -----------------------------------------------------------------------------------------
+
+
+def test_the_newest_night_is_of_the_newest_day_whichever_was_scored_last(lake, population):
+    saturday, friday = publish(lake), publish(lake, scored_on=FRIDAY)
+    assert newest_night(lake, PREDICTIONS) == saturday.snapshot
+    assert published_nights(lake, PREDICTIONS) == {"2026-11-21": saturday.snapshot, "2026-11-20": friday.snapshot}
+    again = publish(lake)
+    assert newest_night(lake, PREDICTIONS) == again.snapshot
+
+
+def test_a_night_that_was_rolled_back_is_none(lake, population):
+    friday = publish(lake, scored_on=FRIDAY)
+    publish(lake)
+    lake.catalog.load_table(PREDICTIONS).manage_snapshots().set_current_snapshot(friday.snapshot.id).commit()
+    assert newest_night(lake, PREDICTIONS) == friday.snapshot
+    assert publish(lake).report.shift == 0
+
+
+def test_before_the_first_night_there_is_none(lake):
+    lake.ensure_table(PREDICTIONS, predictions_schema(tiny_contract()), PARTITION)
+    with pytest.raises(SnapshotNotFoundError, match=r"no published night\. Materialize gold/tiny_predictions"):
+        newest_night(lake, PREDICTIONS)
+
+
+# --- what is refused before any row is read -------------------------------------------------------------------------
+
+
+def test_an_empty_population_is_refused(lake):
+    lake.ensure_table(POPULATION, customers(1).schema)
+    with pytest.raises(LakehouseError, match=r"'silver\.active_customers' has no rows"):
+        publish(lake)
+    with pytest.raises(TableNotFoundError):
+        lake.snapshot(PREDICTIONS)
+
+
+def test_a_missing_population_is_named(lake):
+    with pytest.raises(TableNotFoundError, match=r"'silver\.active_customers'"):
+        publish(lake)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda t: t.drop_columns(["balance"]), "'balance' is missing"),
+        (lambda t: t.drop_columns(["customer_id"]), "'customer_id' must be a column of integers or texts"),
+        (lambda t: with_column(t, "balance", ["1"] * 20), "'balance' has type large_string"),
+        (lambda t: with_column(t, "plan", [1.5] * 20), "'plan' has type double"),
+        (lambda t: with_column(t, "customer_id", list(map(str, range(20)))), "'customer_id'.* is now of type string"),
+        (lambda t: with_column(t, "customer_id", [0.5] * 20), "'customer_id' must be .* type double"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_named_before_any_row_is_read(lake, change, named):
+    write_files(lake, POPULATION, [change(customers(20))])
+    for file in parts_on_disk(lake, POPULATION):
+        file.unlink()  # whoever reads a row now fails otherwise
+    with pytest.raises(ColumnError, match=named):
+        publish(lake)
+    with pytest.raises(TableNotFoundError):
+        lake.snapshot(PREDICTIONS)
+
+
+def test_a_gold_table_of_other_columns_is_refused_by_its_name(lake, population):
+    publish(lake)
+    before, parts = lake.snapshot(PREDICTIONS), parts_on_disk(lake)
+    with pytest.raises(
+        LakehouseError, match=r"'gold\.tiny_predictions' .* of 'other': it lacks other_probability \(float"
+    ):
+        publish(lake, scorer=Scorer(tiny_onnx(tiny_contract(model="other"))))
+    write_files(lake, "silver.texts", [with_column(customers(3), "customer_id", ["a", "b", "c"])])
+    texts = Scorer(tiny_onnx(tiny_contract(entity_key_type="string")))
+    with pytest.raises(LakehouseError, match=r"lacks customer_id \(string\)\. Its columns: customer_id, tiny_prob"):
+        publish(lake, scorer=texts, population="silver.texts")
+    assert (lake.snapshot(PREDICTIONS), parts_on_disk(lake)) == (before, parts)
+
+
+# --- what is refused on the way -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def friday(lake, population) -> Iterator[dict[int | str, float]]:
+    """Publish Friday's scores; however the test goes on, they are still there afterwards."""
+    publish(lake, scored_on=FRIDAY)
+    scores = scores_by_key(published_rows(lake, FRIDAY))
+    yield scores
+    assert scores_by_key(published_rows(lake, FRIDAY)) == scores
+
+
+def refused(lake: Lakehouse, error: type[Exception], match: str, **changes) -> Exception:
+    """Score a night that must fail; main, whatever is wrong, must not move."""
+    before = lake.snapshot(PREDICTIONS)
+    with pytest.raises(error, match=match) as caught:
+        publish(lake, **changes)
+    assert lake.snapshot(PREDICTIONS) == before
+    return caught.value
+
+
+def test_a_value_out_of_bounds_stops_the_night(lake, friday):
+    parts = parts_on_disk(lake)
+    wrong = with_column(customers(100), "tenure_months", np.array([5] * 99 + [601], np.int32))
+    write_files(lake, POPULATION, [customers(1000, first_key=100), wrong, customers(1000, first_key=2000)])
+    refused(lake, ValueRejectedError, r"tenure_months: is out of bounds in 1 rows \(value: 601\.0\)")
+    assert parts_on_disk(lake) == parts
+    assert branches(lake) == set()
+
+
+def test_a_damaged_file_of_the_population_stops_the_night(lake, friday):
+    parts = parts_on_disk(lake)
+    damaged = parts_on_disk(lake, POPULATION)[-1]
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    refused(lake, LakehouseError, rf"{damaged.name} of table 'silver\.active_customers' cannot be read: ")
+    assert parts_on_disk(lake) == parts
+
+
+DAMAGES = {
+    "a key that stands twice": (lambda t: with_column(t, "customer_id", [7, 7, *range(100, 898)]), "entity key"),
+    "a null key": (lambda t: with_column(t, "customer_id", [None, *range(799)]), "entity key"),
+    "other customers": (lambda t: with_column(t, "balance", np.full(800, 9_999, np.float32)), "score shift"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_population_that_fails_the_audit_is_not_published(lake, friday, damage):
+    change, field = DAMAGES[damage]
+    rows = customers(800)
+    write_files(lake, POPULATION, [change(rows)])
+    error = refused(lake, AuditError, r"The predictions of 2026-11-21 failed their audit .* branch 'audit_20261121_")
+    assert [problem.field for problem in error.problems] == [field]
+    assert branches(lake) == {error.branch}
+    assert lake.catalog.load_table(PREDICTIONS).scan().use_ref(error.branch).to_arrow().num_rows == len(friday) + 800
+
+    write_files(lake, POPULATION, [rows])
+    publish(lake)
+    assert branches(lake) == set()
+    assert scores_by_key(published_rows(lake)) == scored_directly(rows, night().scorer)
+
+
+def test_text_keys_that_stand_twice_are_found_across_files(lake):
+    one, two = customers(50), customers(50, first_key=49)
+    files = [with_column(file, "customer_id", pc.cast(file["customer_id"], "str")) for file in (one, two)]
+    write_files(lake, POPULATION, files)
+    with pytest.raises(AuditError, match="1 keys stand more than once"):
+        publish(lake, scorer=Scorer(tiny_onnx(tiny_contract(entity_key_type="string"))))
+    assert lake.snapshot(PREDICTIONS).rows == 0
+
+
+class ForgetfulEngine(LocalEngine):
+    """An engine that loses a file, as a cluster that drops a task would."""
+
+    def map(self, function, tasks):
+        return super().map(function, list(tasks)[:-1])
+
+
+class CarelessEngine(LocalEngine):
+    """An engine with somebody at the disk behind it who changes a part after it was written."""
+
+    def map(self, function, tasks):
+        written = super().map(function, tasks)
+        path = urlparse(written[0].address).path
+        part = pq.read_table(path)
+        pq.write_table(with_column(part, SCORE, np.full(len(part), 0.5, np.float32)), path)
+        return written
+
+
+def test_lost_rows_are_found(lake, friday):
+    error = refused(lake, AuditError, "differ in number from the population's", engine=ForgetfulEngine(2))
+    assert [problem.field for problem in error.problems] == ["rows"]
+    assert publish(lake).report.rows == len(friday)
+
+
+def test_a_part_that_changed_on_the_disk_is_found(lake, friday):
+    error = refused(lake, AuditError, "read back differs from the score that was written", engine=CarelessEngine(2))
+    assert {problem.field for problem in error.problems} >= {"score"}
+    assert publish(lake).report.rows == len(friday)
+
+
+def test_scores_that_are_no_probabilities_are_found(lake, friday):
+    graph = onnx.load_model_from_string(tiny_onnx(tiny_contract()))
+    (sigmoid,) = [node for node in graph.graph.node if node.op_type == "Sigmoid"]
+    sigmoid.op_type = "Identity"
+    broken = Scorer(graph.SerializeToString())
+    error = refused(lake, AuditError, "is not a number from 0 to 1", scorer=broken, max_shift=100)
+    assert [problem.field for problem in error.problems] == ["score"]
+
+
+def test_a_commit_while_the_scores_are_made_is_no_conflict(lake, friday, settings):
+    class EngineBesideAnother(LocalEngine):
+        def map(self, function, tasks):
+            results = super().map(function, tasks)
+            with Lakehouse.open(settings) as other:
+                publish(other, scored_on=SATURDAY + timedelta(days=1))
+            return results
+
+    publish(lake, EngineBesideAnother(2))
+    assert set(published_nights(lake, PREDICTIONS)) == {"2026-11-20", "2026-11-21", "2026-11-22"}
+
+
+def test_a_commit_during_the_audit_is_a_conflict_and_the_rerun_publishes(lake, friday, settings):
+    class SlowLake(Lakehouse):
+        def publish(self, staged):
+            with Lakehouse.open(settings) as other:
+                publish(other, scored_on=SATURDAY + timedelta(days=1))
+            return super().publish(staged)
+
+    with SlowLake.open(settings) as slow, pytest.raises(PublishConflictError, match="run again"):
+        publish(slow)
+    assert set(published_nights(lake, PREDICTIONS)) == {"2026-11-20", "2026-11-22"}
+    publish(lake)
+    assert set(published_nights(lake, PREDICTIONS)) == {"2026-11-20", "2026-11-21", "2026-11-22"}
+    assert branches(lake) == set()
+
+
+# --- crashes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["scoring", "staging", "publishing"])
+def test_a_night_that_is_killed_costs_a_rerun_and_nothing_else(lake, friday, population, settings, moment):
+    write_files(lake, POPULATION, [population.slice(start, 400) for start in range(0, 4000, 400)])
+    before, friday_parts = lake.snapshot(PREDICTIONS), set(parts_on_disk(lake))
+    command = [sys.executable, "-m", "tests.backends.killed_night", str(settings.home), moment]
+    process = subprocess.Popen(command, cwd=ROOT)
+    while process.poll() is None:
+        if moment == "scoring" and len(set(parts_on_disk(lake)) - friday_parts) >= 3:
+            process.kill()
+        time.sleep(0.02)
+    assert process.returncode == -signal.SIGKILL
+
+    left = set(parts_on_disk(lake)) - friday_parts
+    assert 3 <= len(left) < 10 if moment == "scoring" else len(left) == 10
+    assert lake.snapshot(PREDICTIONS) == before
+    assert scores_by_key(published_rows(lake)) == {}
+    publish(lake)
+    assert scores_by_key(published_rows(lake)) == scored_directly(population, night().scorer)
+    assert branches(lake) == set()
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `size` bytes: a full disk, as far as a writer can tell."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_a_rerun_and_nothing_else(lake, friday):
+    large = customers(100_000, first_key=10_000)
+    write_files(lake, POPULATION, [customers(1000), large])
+    before, parts = lake.snapshot(PREDICTIONS), parts_on_disk(lake)
+    with largest_file(200_000), pytest.raises(LakehouseError, match=r"cannot be written: .*File too large.*make room"):
+        publish(lake)
+    assert lake.snapshot(PREDICTIONS) == before
+    assert parts_on_disk(lake) == parts
+    assert branches(lake) == set()
+    published = publish(lake)
+    assert max(part.stat().st_size for part in parts_on_disk(lake)) > 200_000
+    assert published.report.rows == 101_000

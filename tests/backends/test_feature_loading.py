@@ -1,0 +1,180 @@
+"""From a real lake into a real online store: the same customers in the same state as the newest night's."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from backends.batch_scoring import score_and_publish
+from backends.engines import LocalEngine
+from backends.feature_loading import Loaded, load_features
+from backends.lakehouse import Lakehouse
+from backends.online_store import OnlineStore, open_store
+from models.contract import Contract
+from models.encoding import encode_arrow
+from models.errors import (
+    ColumnError,
+    EntityNotFoundError,
+    LakehouseError,
+    OnlineStoreError,
+    SnapshotNotFoundError,
+    StoreUnavailableError,
+    TableNotFoundError,
+)
+from models.scoring import Scorer
+from tests.backends.nights import FRIDAY, POPULATION, PREDICTIONS, SATURDAY, customers, night, with_column, write_files
+from tests.tiny_model import tiny_contract, tiny_onnx
+
+CONTRACT = tiny_contract()
+
+
+@pytest.fixture
+def store(settings) -> OnlineStore:
+    return open_store(settings.online, CONTRACT.model)
+
+
+def publish(lake: Lakehouse, **changes):
+    return score_and_publish(lake, LocalEngine(2), night(**({"max_shift": 100} | changes)))
+
+
+def load(lake: Lakehouse, store: OnlineStore, contract: Contract = CONTRACT, time_column: str | None = None) -> Loaded:
+    return load_features(lake, store, contract, POPULATION, time_column, PREDICTIONS, {"model_version": "3"})
+
+
+def event_times(store: OnlineStore, rows: int) -> list[datetime]:
+    return store.get_many(CONTRACT, list(range(rows))).event_times.tolist()
+
+
+def with_time(table: pa.Table, times: list, dtype: pa.DataType) -> pa.Table:
+    return table.append_column("updated_at", pa.array(times, dtype))
+
+
+def test_every_vector_scores_as_the_published_row_bit_for_bit(lake, store):
+    files = [customers(700), customers(300, first_key=700)]
+    write_files(lake, POPULATION, files)
+    publish(lake)
+    loaded = load(lake, store)
+    vectors = store.get_many(CONTRACT, list(range(1000)))
+    assert vectors.missing == ()
+    assert loaded.report.rows == 1000
+    expected = encode_arrow(CONTRACT, pa.concat_tables(files))
+    assert vectors.rows.numbers.tobytes() == expected.numbers.tobytes()
+    assert np.array_equal(vectors.rows.categories, expected.categories)
+    published = lake.read(PREDICTIONS, ["customer_id", CONTRACT.output]).sort_by("customer_id")
+    assert night().scorer.score(vectors.rows).tolist() == published[CONTRACT.output].to_pylist()
+
+
+def test_the_store_has_the_snapshot_of_the_newest_night_whatever_came_later(lake, store):
+    first = write_files(lake, POPULATION, [customers(20)])
+    publish(lake)
+    write_files(lake, POPULATION, [customers(30, first_key=1000)])
+    assert load(lake, store).source == first
+    assert store.get(CONTRACT, 7).rows.numbers.tobytes() == encode_arrow(CONTRACT, customers(20))[7:8].numbers.tobytes()
+    with pytest.raises(EntityNotFoundError):
+        store.get(CONTRACT, 1000)
+    facts = store.describe()
+    assert (facts["source_snapshot"], facts["scored_on"], facts["model_version"]) == (str(first.id), "2026-11-21", "3")
+
+
+def test_a_day_that_was_made_up_for_does_not_bring_old_features_back(lake, store):
+    old = write_files(lake, POPULATION, [customers(20)])
+    new = write_files(lake, POPULATION, [customers(20, seed=1)])
+    publish(lake, scored_on=SATURDAY)
+    publish(lake, scored_on=FRIDAY, population_snapshot=old.id)
+    assert load(lake, store).source == new
+
+
+def test_without_a_time_column_the_event_time_is_the_snapshots(lake, store):
+    snapshot = write_files(lake, POPULATION, [customers(20)])
+    publish(lake)
+    load(lake, store)
+    assert set(event_times(store, 20)) == {snapshot.committed_at.replace(tzinfo=None)}
+
+
+MORNING = datetime(2026, 11, 20, 6, 30, 15, 123456)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "first", "expected"),
+    [
+        (pa.timestamp("us"), MORNING, MORNING.replace(microsecond=123000)),
+        (pa.timestamp("us", tz="UTC"), MORNING.replace(tzinfo=UTC), MORNING.replace(microsecond=123000)),
+        (pa.timestamp("ms"), MORNING.replace(microsecond=5000), MORNING.replace(microsecond=5000)),
+        (pa.date32(), date(2026, 11, 20), datetime(2026, 11, 20)),
+    ],
+)
+def test_a_time_column_gives_the_event_times_in_utc(lake, store, dtype, first, expected):
+    times = [first + timedelta(days=i) for i in range(19)]
+    write_files(lake, POPULATION, [with_time(customers(20), [*times, None], dtype)])
+    publish(lake)
+    load(lake, store, time_column="updated_at")
+    assert event_times(store, 20) == [*(expected + timedelta(days=i) for i in range(19)), None]
+
+
+def test_a_time_column_that_holds_no_time_is_named(lake, store):
+    write_files(lake, POPULATION, [with_time(customers(20), ["yesterday"] * 20, pa.string())])
+    publish(lake)
+    with pytest.raises(ColumnError, match=r"'updated_at' of 'silver\.active_customers' has type .*string.*population"):
+        load(lake, store, time_column="updated_at")
+    with pytest.raises(StoreUnavailableError):
+        store.get(CONTRACT, 0)
+
+
+def test_a_time_column_that_is_missing_is_named(lake, store):
+    write_files(lake, POPULATION, [customers(20)])
+    publish(lake)
+    with pytest.raises(LakehouseError, match="updated_at"):
+        load(lake, store, time_column="updated_at")
+
+
+def test_text_keys(lake, settings):
+    contract = tiny_contract(entity_key_type="string")
+    rows = with_column(customers(50), "customer_id", [f"Kunde-{i}-ß" for i in range(50)])
+    write_files(lake, POPULATION, [rows])
+    publish(lake, scorer=Scorer(tiny_onnx(contract)))
+    store = open_store(settings.online, contract.model)
+    load(lake, store, contract)
+    found = store.get_many(contract, [f"Kunde-{i}-ß" for i in range(50)])
+    assert found.missing == ()
+    assert found.rows.numbers.tobytes() == encode_arrow(contract, rows).numbers.tobytes()
+
+
+def test_narrow_integer_keys(lake, store):
+    rows = with_column(customers(50), "customer_id", np.arange(50, dtype=np.int32) - 25)
+    write_files(lake, POPULATION, [rows])
+    publish(lake)
+    load(lake, store)
+    assert store.get_many(CONTRACT, list(range(-25, 25))).missing == ()
+
+
+def test_before_the_first_night_there_is_nothing_to_load(lake, store):
+    write_files(lake, POPULATION, [customers(20)])
+    with pytest.raises(TableNotFoundError, match=r"'gold\.tiny_predictions'"):
+        load(lake, store)
+
+
+def test_a_snapshot_that_is_gone_is_named(lake, store):
+    first = write_files(lake, POPULATION, [customers(20)])
+    publish(lake)
+    write_files(lake, POPULATION, [customers(20)])
+    lake.catalog.load_table(POPULATION).maintenance.expire_snapshots().by_id(first.id).commit()
+    with pytest.raises(SnapshotNotFoundError, match=rf"no snapshot {first.id} \(any more\)"):
+        load(lake, store)
+
+
+def test_a_load_that_fails_leaves_the_old_features(lake, store):
+    write_files(lake, POPULATION, [customers(20)])
+    publish(lake)
+    generation = load(lake, store).report.generation
+    twice = with_column(customers(20), "balance", np.zeros(20, np.float32))
+    write_files(lake, POPULATION, [twice, twice])
+    with pytest.raises(LakehouseError, match="more than once"):
+        publish(lake)
+    table = lake.catalog.load_table(PREDICTIONS)
+    (branch,) = set(table.refs()) - {"main"}
+    table.manage_snapshots().set_current_snapshot(ref_name=branch).commit()  # whoever overrules the audit
+    with pytest.raises(OnlineStoreError, match="20 of 40 rows repeat a customer_id"):
+        load(lake, store)
+    assert store.describe()["generation"] == generation
+    assert store.get(CONTRACT, 3).rows.numbers.tobytes() == encode_arrow(CONTRACT, customers(20))[3:4].numbers.tobytes()

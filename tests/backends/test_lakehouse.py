@@ -1,0 +1,463 @@
+"""The lakehouse on a real catalog: pinned reads, and tables that change by an audited publish or not at all."""
+
+import threading
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyiceberg.exceptions import CommitStateUnknownException
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestWriterV2
+from pyiceberg.typedef import Record
+from pyiceberg.types import LongType, StringType
+
+from backends.lakehouse import Lakehouse, Staged, is_one_of, partition_is
+from models.errors import LakehouseError, PublishConflictError, SnapshotNotFoundError, TableNotFoundError
+from tests.backends.nights import FRIDAY, POPULATION, SATURDAY, customers, write_files
+
+GOLD = "gold.scores"
+DAY = "scored_on"
+SCHEMA = pa.schema([("key", pa.int64()), ("score", pa.float32()), (DAY, pa.date32())])
+
+
+def scores(day: date, values: list[float]) -> pa.Table:
+    return pa.table({"key": range(len(values)), "score": values, DAY: [day] * len(values)}, SCHEMA)
+
+
+def stage(lake: Lakehouse, day: date, values: list[float], **properties: str) -> Staged:
+    with lake.parts(GOLD, f"{DAY}={day}/", SCHEMA) as parts:
+        return lake.stage(GOLD, DAY, day, [parts.write(0, scores(day, values).to_batches())], properties)
+
+
+def scores_of(lake: Lakehouse, day: date, snapshot_id: int | None = None) -> list[float]:
+    rows = lake.read(GOLD, ["key", "score"], snapshot_id, partition_is(DAY, day))
+    return rows.sort_by("key")["score"].to_pylist()
+
+
+def branches(lake: Lakehouse) -> set[str]:
+    return set(lake.catalog.load_table(GOLD).refs()) - {"main"}
+
+
+def data_files(lake: Lakehouse, table: str) -> list[Path]:
+    return sorted(Path(urlparse(lake.location(table)).path).glob("data/**/*.parquet"))
+
+
+@pytest.fixture
+def gold(lake) -> Lakehouse:
+    lake.ensure_table(GOLD, SCHEMA, DAY)
+    return lake
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_table_has_its_columns_its_partition_and_an_empty_snapshot(gold):
+    loaded = gold.catalog.load_table(GOLD)
+    assert gold.schema(GOLD) == SCHEMA
+    assert [(field.name, str(field.transform)) for field in loaded.spec().fields] == [(DAY, "identity")]
+    assert gold.snapshot(GOLD).rows == 0
+    assert gold.read(GOLD).num_rows == 0
+    assert gold.location(GOLD).endswith("gold/scores")
+
+
+def test_ensuring_a_table_again_changes_nothing(gold):
+    gold.publish(stage(gold, FRIDAY, [0.25]))
+    before = gold.catalog.load_table(GOLD).metadata
+    gold.ensure_table(GOLD, SCHEMA, DAY)
+    assert gold.catalog.load_table(GOLD).metadata == before
+
+
+def test_a_table_whose_making_was_cut_short_is_finished_by_the_next_call(lake):
+    lake.catalog.create_namespace("gold")
+    lake.catalog.create_table(GOLD, SCHEMA)  # as a process leaves it that was killed after its first step
+    lake.ensure_table(GOLD, SCHEMA, DAY)
+    lake.publish(stage(lake, FRIDAY, [0.5]))
+    lake.publish(stage(lake, FRIDAY, [0.75]))
+    assert scores_of(lake, FRIDAY) == [0.75]
+    assert not lake.catalog.load_table(GOLD).spec().is_unpartitioned()
+
+
+def test_the_catalog_survives_its_process(settings, gold):
+    gold.publish(stage(gold, FRIDAY, [0.5]))
+    with Lakehouse.open(settings) as again:
+        assert scores_of(again, FRIDAY) == [0.5]
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def test_a_pinned_snapshot_reads_as_it_was(lake):
+    first = write_files(lake, POPULATION, [customers(10)])
+    second = write_files(lake, POPULATION, [customers(30, first_key=100), customers(3, first_key=200)])
+    assert (first.rows, second.rows) == (10, 33)
+    assert lake.snapshot(POPULATION) == second
+    assert lake.snapshot(POPULATION, first.id) == first
+    assert lake.read(POPULATION, snapshot_id=first.id)["customer_id"].to_pylist() == list(range(10))
+    assert lake.read(POPULATION, ["customer_id"])["customer_id"].to_pylist() == [*range(100, 130), *range(200, 203)]
+
+
+def test_a_plan_stays_pinned_while_the_table_changes(lake):
+    write_files(lake, POPULATION, [customers(10)])
+    plan = lake.plan(POPULATION, ["customer_id"])
+    write_files(lake, POPULATION, [customers(5, first_key=50)])
+    keys = [key for file in plan.files for batch in plan.batches(file) for key in batch.column(0).to_pylist()]
+    assert keys == list(range(10))
+
+
+def test_a_plan_has_the_files_in_a_fixed_order_with_their_rows(lake):
+    write_files(lake, POPULATION, [customers(10), customers(20, first_key=10), customers(30, first_key=30)])
+    plan = lake.plan(POPULATION)
+    assert [file.position for file in plan.files] == [0, 1, 2]
+    assert sorted(file.rows for file in plan.files) == [10, 20, 30]
+    assert plan.snapshot == lake.snapshot(POPULATION)
+    assert [len(next(plan.batches(file))) for file in plan.files] == [file.rows for file in plan.files]
+
+
+def test_what_was_written_is_read(lake):
+    rows = customers(1000)
+    write_files(lake, POPULATION, [rows])
+    assert lake.read(POPULATION).cast(rows.schema).equals(rows)
+
+
+def test_the_columns_arrive_by_name_whatever_their_order(lake):
+    write_files(lake, POPULATION, [customers(3)])
+    assert lake.read(POPULATION, ["plan", "customer_id"]).select(["customer_id"])["customer_id"].to_pylist() == [
+        0,
+        1,
+        2,
+    ]
+
+
+def test_a_filter_picks_keys(lake):
+    write_files(lake, POPULATION, [customers(10), customers(10, first_key=10)])
+    found = lake.read(POPULATION, ["customer_id"], where=is_one_of("customer_id", [3, 12, 99]))
+    assert sorted(found["customer_id"].to_pylist()) == [3, 12]
+
+
+def test_dictionary_columns_arrive_dictionary_encoded(lake):
+    rows = customers(5000)
+    write_files(lake, POPULATION, [rows, customers(10, first_key=5000)])
+    plan = lake.plan(POPULATION, ["customer_id", "plan", "channel"], dictionary_columns=["plan", "channel"])
+    batches = [batch for file in plan.files for batch in plan.batches(file)]
+    for batch in batches:
+        assert pa.types.is_dictionary(batch.column("plan").type)
+        assert pa.types.is_dictionary(batch.column("channel").type)
+    words = {k: w for b in batches for k, w in zip(b["customer_id"].to_pylist(), b["channel"].to_pylist(), strict=True)}
+    assert [words[key] for key in range(5000)] == rows["channel"].to_pylist()
+
+
+def test_a_column_that_was_added_later_reads_as_null_in_older_files(lake):
+    write_files(lake, POPULATION, [customers(3)])
+    table = lake.catalog.load_table(POPULATION)
+    with table.update_schema() as change:
+        change.add_column("device", StringType())
+        change.rename_column("plan", "tariff")
+        change.update_column("tenure_months", LongType())
+    renamed = customers(2, first_key=3).rename_columns({"plan": "tariff"})
+    widened = renamed.cast(renamed.schema.set(1, pa.field("tenure_months", pa.int64())))
+    table.append(widened.append_column("device", pa.array(["sony", "nokia"])))
+    rows = lake.read(POPULATION, ["customer_id", "tenure_months", "tariff", "device"]).sort_by("customer_id")
+    assert rows["device"].to_pylist() == [None, None, None, "sony", "nokia"]
+    assert rows["tariff"].to_pylist() == [*customers(3)["plan"].to_pylist(), *widened["tariff"].to_pylist()]
+    assert rows["tenure_months"].type == pa.int64()
+    plan = lake.plan(POPULATION, ["device"], dictionary_columns=["device"])
+    assert sorted(str(word) for f in plan.files for b in plan.batches(f) for word in b.column(0).to_pylist()) == [
+        *["None"] * 3,
+        "nokia",
+        "sony",
+    ]
+
+
+def test_a_changed_schema_is_read_before_any_row_is_written_under_it(lake):
+    snapshot = write_files(lake, POPULATION, [customers(3)])
+    with lake.catalog.load_table(POPULATION).update_schema() as change:
+        change.rename_column("plan", "tariff")
+        change.add_column("device", StringType())
+    assert lake.snapshot(POPULATION) == snapshot
+    for pin in (None, snapshot.id):
+        rows = lake.read(POPULATION, ["tariff", "device"], pin)
+        assert rows["tariff"].to_pylist() == customers(3)["plan"].to_pylist()
+        assert rows["device"].null_count == 3
+
+
+def delete_by_position(lake: Lakehouse, table: str, position: int, monkeypatch) -> None:
+    """Delete a row of the first data file as an engine with merge-on-read does; pyiceberg only reads such tables."""
+    loaded, (file, *_) = lake.catalog.load_table(table), lake.plan(table).files
+    path = f"{loaded.location()}/data/deletes.parquet"
+    deletes = pa.table({"file_path": [file.task.file.file_path], "pos": [position]})
+    pq.write_table(deletes, urlparse(path).path)
+    entry = DataFile.from_args(
+        content=DataFileContent.POSITION_DELETES,
+        file_path=path,
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        record_count=1,
+        file_size_in_bytes=Path(urlparse(path).path).stat().st_size,
+    )
+    entry.spec_id = 0
+    monkeypatch.setattr(ManifestWriterV2, "content", lambda _: ManifestContent.DELETES)
+    with loaded.transaction() as change, change._append_snapshot_producer({}, branch="main") as producer:
+        producer.append_data_file(entry)
+
+
+def test_rows_deleted_by_position_are_neither_read_nor_counted(lake, monkeypatch):
+    write_files(lake, POPULATION, [customers(10)])
+    delete_by_position(lake, POPULATION, 3, monkeypatch)
+    assert lake.read(POPULATION, ["customer_id"])["customer_id"].to_pylist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert lake.snapshot(POPULATION).rows == 9
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda lake: lake.snapshot("silver.nothing"),
+        lambda lake: lake.plan("silver.nothing"),
+        lambda lake: lake.read("silver.nothing"),
+        lambda lake: lake.history("silver.nothing"),
+        lambda lake: lake.schema("silver.nothing"),
+        lambda lake: lake.stage("silver.nothing", DAY, FRIDAY, [], {}),
+    ],
+)
+def test_a_missing_table_is_named(lake, ask):
+    with pytest.raises(TableNotFoundError, match=r"'silver\.nothing'.*Create it"):
+        ask(lake)
+
+
+def test_a_missing_snapshot_is_named(gold):
+    with pytest.raises(SnapshotNotFoundError, match=r"'gold\.scores' has no snapshot 4711 \(any more\)"):
+        gold.read(GOLD, snapshot_id=4711)
+
+
+def test_a_table_without_any_snapshot_says_so(lake):
+    lake.catalog.create_namespace("silver")
+    lake.catalog.create_table("silver.empty", SCHEMA)
+    with pytest.raises(SnapshotNotFoundError, match=r"'silver\.empty' has no snapshot yet\. Write rows"):
+        lake.snapshot("silver.empty")
+
+
+def test_a_missing_column_is_named_with_those_that_there_are(gold):
+    with pytest.raises(LakehouseError, match=r"'gold\.scores'.*'plan'.*key, score, scored_on"):
+        gold.plan(GOLD, ["key", "plan"])
+
+
+# --- publishing -----------------------------------------------------------------------------------------------------
+
+
+def test_staged_rows_are_invisible_until_they_are_published(gold):
+    before = gold.snapshot(GOLD)
+    staged = stage(gold, FRIDAY, [0.25, 0.5], model="tiny")
+    assert gold.snapshot(GOLD) == before
+    assert scores_of(gold, FRIDAY) == []
+    assert branches(gold) == {staged.branch}
+    assert staged.base == before.id
+    assert scores_of(gold, FRIDAY, staged.snapshot.id) == [0.25, 0.5]
+
+    published = gold.publish(staged)
+    assert published == staged.snapshot == gold.snapshot(GOLD)
+    assert scores_of(gold, FRIDAY) == [0.25, 0.5]
+    assert branches(gold) == set()
+
+
+def test_a_days_rerun_replaces_exactly_that_day(gold):
+    gold.publish(stage(gold, FRIDAY, [0.1, 0.2]))
+    gold.publish(stage(gold, SATURDAY, [0.3, 0.4, 0.5]))
+    saturday = scores_of(gold, SATURDAY)
+    gold.publish(stage(gold, FRIDAY, [0.6]))
+    assert scores_of(gold, FRIDAY) == pytest.approx([0.6])
+    assert scores_of(gold, SATURDAY) == saturday
+    assert gold.snapshot(GOLD).rows == 4
+
+
+def test_replace_makes_the_parts_the_only_content(lake):
+    first = write_files(lake, POPULATION, [customers(10), customers(10, first_key=10)])
+    second = write_files(lake, POPULATION, [customers(5)])
+    assert lake.read(POPULATION).num_rows == 5
+    assert second.id != first.id
+    with lake.parts(POPULATION, "", customers(1).schema) as parts:
+        third = lake.replace(POPULATION, [parts.write(0, customers(7).to_batches())], {"made_by": "a test"})
+    assert third == lake.snapshot(POPULATION)
+    assert (third.rows, third.properties) == (7, {"made_by": "a test"})
+
+
+def test_parts_of_dictionary_columns_are_plain_text_to_a_reader(lake):
+    rows = customers(50)
+    encoded = rows.set_column(4, "plan", rows["plan"].dictionary_encode())
+    lake.ensure_table(POPULATION, rows.schema)
+    with lake.parts(POPULATION, "", encoded.schema) as parts:
+        lake.replace(POPULATION, [parts.write(0, encoded.to_batches())], {})
+    assert lake.read(POPULATION)["plan"].to_pylist() == rows["plan"].to_pylist()
+    assert pa.types.is_large_string(lake.schema(POPULATION).field("plan").type)
+
+
+def test_the_next_stage_of_a_day_removes_its_stale_branches_and_no_others(gold):
+    abandoned = [stage(gold, FRIDAY, [0.1]), stage(gold, SATURDAY, [0.2])]
+    assert branches(gold) == {staged.branch for staged in abandoned}
+    again = stage(gold, FRIDAY, [0.3])
+    assert branches(gold) == {again.branch, abandoned[1].branch}
+    gold.publish(again)
+    assert scores_of(gold, FRIDAY) == pytest.approx([0.3])
+
+
+def test_a_foreign_branch_is_left_alone(gold):
+    table = gold.catalog.load_table(GOLD)
+    table.manage_snapshots().create_branch(gold.snapshot(GOLD).id, "audited_by_somebody_else").commit()
+    gold.publish(stage(gold, FRIDAY, [0.3]))
+    assert branches(gold) == {"audited_by_somebody_else"}
+
+
+def test_staged_rows_can_be_given_up(gold):
+    before = gold.snapshot(GOLD)
+    gold.drop_branch(stage(gold, FRIDAY, [0.5]))
+    assert branches(gold) == set()
+    assert gold.snapshot(GOLD) == before
+
+
+def test_a_foreign_commit_between_stage_and_publish_is_a_conflict(gold):
+    staged = stage(gold, FRIDAY, [0.5])
+    gold.catalog.load_table(GOLD).append(scores(SATURDAY, [0.75]))
+    theirs = gold.snapshot(GOLD)
+    with pytest.raises(PublishConflictError, match=r"'gold\.scores' was changed by somebody else.*run again"):
+        gold.publish(staged)
+    assert gold.snapshot(GOLD) == theirs
+    assert scores_of(gold, FRIDAY) == []
+    gold.publish(stage(gold, FRIDAY, [0.5]))
+    assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([0.5], [0.75])
+    assert branches(gold) == set()
+
+
+def test_of_two_days_staged_at_once_the_second_runs_again(settings, gold):
+    with Lakehouse.open(settings) as other:
+        friday, saturday = stage(gold, FRIDAY, [0.25]), stage(other, SATURDAY, [0.75])
+        other.publish(saturday)
+        with pytest.raises(PublishConflictError):
+            gold.publish(friday)
+        assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([], [0.75])
+        gold.publish(stage(gold, FRIDAY, [0.25]))
+        assert (scores_of(other, FRIDAY), scores_of(other, SATURDAY)) == ([0.25], [0.75])
+
+
+def test_days_staged_by_threads_are_all_there_after_reruns(settings, gold):
+    days = [FRIDAY + timedelta(days=i) for i in range(4)]
+
+    def publish_until_it_works(day: date) -> None:
+        with Lakehouse.open(settings) as lake:
+            while True:
+                try:
+                    lake.publish(stage(lake, day, [0.5] * day.day))
+                except PublishConflictError:
+                    continue
+                return
+
+    threads = [threading.Thread(target=publish_until_it_works, args=(day,)) for day in days]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(scores_of(gold, day)) for day in days] == [day.day for day in days]
+    assert branches(gold) == set()
+
+
+def test_a_branch_that_somebody_moved_is_not_published(gold):
+    staged = stage(gold, FRIDAY, [0.5])
+    before = gold.snapshot(GOLD)
+    gold.catalog.load_table(GOLD).append(scores(FRIDAY, [99.0]), branch=staged.branch)
+    with pytest.raises(PublishConflictError, match=staged.branch):
+        gold.publish(staged)
+    assert gold.snapshot(GOLD) == before
+
+
+def test_a_branch_that_somebody_removed_is_not_published(gold):
+    staged = stage(gold, FRIDAY, [0.5])
+    gold.drop_branch(staged)
+    with pytest.raises(PublishConflictError, match=staged.branch):
+        gold.publish(staged)
+    assert scores_of(gold, FRIDAY) == []
+
+
+def test_nothing_is_published_twice(gold):
+    staged = stage(gold, FRIDAY, [0.5])
+    published = gold.publish(staged)
+    with pytest.raises(PublishConflictError):
+        gold.publish(staged)
+    assert gold.snapshot(GOLD) == published
+
+
+def test_history_has_the_published_snapshots_newest_first_with_our_properties_alone(gold):
+    begun = datetime.now(UTC) - timedelta(seconds=1)
+    friday = gold.publish(stage(gold, FRIDAY, [0.5], scored_on="friday", note="a, b = c"))
+    saturday = gold.publish(stage(gold, SATURDAY, [0.5], scored_on="saturday"))
+    stage(gold, SATURDAY, [0.5], scored_on="never published")
+    assert [s.properties for s in gold.history(GOLD)] == [
+        {"scored_on": "saturday"},
+        {"scored_on": "friday", "note": "a, b = c"},
+        {},
+    ]
+    assert gold.history(GOLD)[:2] == [saturday, friday]
+    assert begun <= friday.committed_at <= saturday.committed_at <= datetime.now(UTC) + timedelta(seconds=1)
+    assert [s.rows for s in gold.history(GOLD)] == [2, 1, 0]
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def test_parts_are_deleted_when_their_body_fails(gold):
+    def fail() -> None:
+        with gold.parts(GOLD, "", SCHEMA) as parts:
+            parts.write(0, scores(FRIDAY, [0.5]).to_batches())
+            parts.write(1, scores(FRIDAY, [0.5]).to_batches())
+            assert len(data_files(gold, GOLD)) == 2
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert data_files(gold, GOLD) == []
+
+
+def test_a_part_whose_rows_fail_midway_is_deleted_too(gold):
+    def rows():
+        yield from scores(FRIDAY, [0.5]).to_batches()
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"), gold.parts(GOLD, "", SCHEMA) as parts:
+        parts.write(0, rows())
+    assert data_files(gold, GOLD) == []
+
+
+def test_parts_that_were_deleted_already_do_not_hide_the_error(gold):
+    def fail() -> None:
+        with gold.parts(GOLD, "", SCHEMA) as parts:
+            parts.write(0, scores(FRIDAY, [0.5]).to_batches())
+            data_files(gold, GOLD)[0].unlink()
+            raise RuntimeError("the first error")
+
+    with pytest.raises(RuntimeError, match="the first error"):
+        fail()
+
+
+def test_parts_stay_when_nobody_knows_whether_the_commit_arrived(gold):
+    def lose_the_answer() -> None:
+        with gold.parts(GOLD, "", SCHEMA) as parts:
+            gold.replace(GOLD, [parts.write(0, scores(FRIDAY, [0.5]).to_batches())], {})
+            raise CommitStateUnknownException
+
+    with pytest.raises(CommitStateUnknownException):
+        lose_the_answer()
+    assert scores_of(gold, FRIDAY) == [0.5]
+
+
+def test_parts_of_two_writers_never_meet(gold):
+    with gold.parts(GOLD, f"{DAY}=x/", SCHEMA) as one, gold.parts(GOLD, f"{DAY}=x/", SCHEMA) as two:
+        assert one.write(0, []) != two.write(0, [])
+
+
+def test_a_stage_that_fails_leaves_main_as_it_was(gold):
+    before = gold.snapshot(GOLD)
+    mixed = pa.concat_tables([scores(FRIDAY, [0.5]), scores(SATURDAY, [0.5])])
+    with pytest.raises(ValueError, match="partition"), gold.parts(GOLD, "", SCHEMA) as parts:
+        gold.stage(GOLD, DAY, FRIDAY, [parts.write(0, mixed.to_batches())], {})
+    assert gold.snapshot(GOLD) == before
+    assert data_files(gold, GOLD) == []
+    gold.publish(stage(gold, FRIDAY, [0.5]))
+    assert branches(gold) == set()

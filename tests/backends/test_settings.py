@@ -1,0 +1,136 @@
+"""Settings: every default lives in the home, every variable replaces one thing, and children keep quiet too."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from backends.settings import QUIET, ROOT, Settings, quiet, without_secrets
+
+PLACES = ["catalog", "lake", "mlflow", "mlflow_artifacts", "online", "dagster_home", "bentoml_home"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_everything_that_is_embedded_lives_in_the_home(tmp_path, place):
+    address = str(getattr(Settings(home=tmp_path), place))
+    assert address.startswith((str(tmp_path), f"sqlite:///{tmp_path}/", f"file://{tmp_path}/", f"lmdb://{tmp_path}/"))
+
+
+def test_the_defaults_are_the_embedded_engines():
+    settings = Settings()
+    home = ROOT / ".tandem"
+    assert (settings.home, settings.models) == (home, ROOT / "models")
+    assert settings.catalog == f"sqlite:///{home}/catalog.db"
+    assert settings.lake == f"file://{home}/lake"
+    assert settings.mlflow == f"sqlite:///{home}/mlflow.db"
+    assert settings.mlflow_artifacts == f"file://{home}/mlflow"
+    assert settings.online == f"lmdb://{home}/online"
+    assert settings.engine == "local"
+    assert settings.threads == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "read"),
+    [
+        ("TANDEM_CATALOG_URI", "postgresql+psycopg://lake/catalog", lambda s: s.catalog),
+        ("TANDEM_WAREHOUSE", "s3://lake/warehouse", lambda s: s.lake),
+        ("TANDEM_MLFLOW_URI", "http://mlflow:5000", lambda s: s.mlflow),
+        ("TANDEM_MLFLOW_UI", "https://mlflow.example.com", lambda s: s.mlflow_ui),
+        ("TANDEM_ONLINE_STORE", "redis://redis:6379/0", lambda s: s.online),
+        ("TANDEM_THREADS", "5", lambda s: str(s.threads)),
+        ("TANDEM_BASE_IMAGE", "registry/python:3.11", lambda s: s.base_image),
+        ("TANDEM_MODEL_FOLDER", "/srv/model", lambda s: str(s.model_folder)),
+        ("TANDEM_API_URL", "http://{model}:80", lambda s: s.api_url),
+    ],
+)
+def test_a_variable_replaces_one_thing(monkeypatch, variable, value, read):
+    embedded = read(Settings())
+    monkeypatch.setenv(variable, value)
+    assert read(Settings()) == value != embedded
+
+
+def test_an_empty_variable_means_the_default(monkeypatch):
+    expected = Settings().catalog
+    monkeypatch.setenv("TANDEM_CATALOG_URI", "")
+    assert Settings().catalog == expected
+
+
+def test_an_mlflow_server_decides_itself_where_its_files_are(monkeypatch):
+    monkeypatch.setenv("TANDEM_MLFLOW_URI", "http://mlflow:5000")
+    assert Settings().mlflow_artifacts == ""
+
+
+def test_paths_are_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("TANDEM_HOME", "there")
+    monkeypatch.setenv("TANDEM_MODELS", "~/models")
+    monkeypatch.setenv("TANDEM_MODEL_FOLDER", "../model")
+    settings = Settings()
+    assert settings.home == tmp_path / "there"
+    assert settings.models == tmp_path / "me" / "models"
+    assert settings.model_folder.is_absolute()
+    assert settings.catalog == f"sqlite:///{tmp_path}/there/catalog.db"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("TANDEM_THREADS", "0"), ("TANDEM_THREADS", "many"), ("TANDEM_ENGINE", "ray")]
+)
+def test_a_wrong_value_is_refused_by_its_name(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError, match=variable.removeprefix("TANDEM_").lower()):
+        Settings()
+
+
+def test_a_variable_of_somebody_else_is_no_matter(monkeypatch):
+    monkeypatch.setenv("TANDEM_BICYCLE", "red")
+    assert not hasattr(Settings(), "bicycle")
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().threads = 3
+
+
+def test_the_address_of_an_api_is_filled_in(tmp_path):
+    assert Settings(home=tmp_path).url_of_api("churn", 3001) == "http://127.0.0.1:3001"
+    assert Settings(api_url="https://{model}.example.com").url_of_api("churn", 3001) == "https://churn.example.com"
+
+
+def test_quiet_reaches_this_process_and_its_children(monkeypatch):
+    for name in QUIET:
+        monkeypatch.setenv(name, "loud")
+    quiet()
+    program = "import os, sys; print([os.environ[name] for name in sys.argv[1:]])"
+    child = subprocess.run([sys.executable, "-c", program, *QUIET], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == str(list(QUIET.values()))
+
+
+def test_reading_the_settings_makes_nothing(tmp_path):
+    settings = Settings(home=tmp_path / "home")
+    assert [getattr(settings, place) for place in PLACES]
+    assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("redis://user:secret@host:6379/0", "redis://host:6379/0"),
+        ("postgresql+psycopg2://u:p%40ss@db/lake?sslpassword=x", "postgresql+psycopg2://db/lake"),
+        ("rediss://:secret@host", "rediss://host"),
+        ("sqlite:////home/lake.db", "sqlite:////home/lake.db"),  # no host: nothing to hide
+        ("lmdb:///data/online", "lmdb:///data/online"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(uri, shown):
+    assert without_secrets(uri) == shown
+
+
+def test_settings_do_not_show_addresses_that_may_hold_secrets():
+    settings = Settings(
+        catalog_uri="sql://u:secret1@h", mlflow_uri="http://u:secret2@h", online_store="redis://:secret3@h"
+    )
+    assert "secret" not in repr(settings)

@@ -1,0 +1,67 @@
+"""Homes on temporary folders: an empty one for each test, and one in which a model has lived, for all of them."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.resources import Backends
+from backends.settings import Settings
+from bento.build import find_bento
+from tests.lives import TODAY, Lived, declare, populate, reason_of, run_job, silent_instance, small_churn
+from tests.serving import free_port, running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_developer() -> Iterator[None]:
+    """Nothing of the developer's own environment is reached."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("TANDEM_", "DAGSTER_", "BENTOML_", "MLFLOW_"))]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory) -> Path:
+    """MLflow's database without any run: making one takes seconds, copying it none."""
+    settings = Settings(home=tmp_path_factory.mktemp("mlflow"))
+    assert Backends(settings).registry().champion_or_none("churn") is None
+    return settings.home / "mlflow.db"
+
+
+@pytest.fixture
+def home(tmp_path, empty_mlflow) -> Settings:
+    """Settings of an empty home, with an empty folder of declarations; nothing answers at its API's address."""
+    settings = Settings(
+        home=tmp_path / "home", models=tmp_path / "models", threads=2, api_url=f"http://127.0.0.1:{free_port()}"
+    )
+    settings.home.mkdir()
+    settings.models.mkdir()
+    shutil.copyfile(empty_mlflow, settings.home / "mlflow.db")
+    return settings
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with silent_instance() as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def lived(tmp_path_factory, empty_mlflow) -> Iterator[Lived]:
+    """One life of churn: trained, promoted, built, served, scored, loaded and proved. Tests only read it."""
+    folder, port = tmp_path_factory.mktemp("lived"), free_port()
+    settings = Settings(home=folder / "home", models=folder / "models", threads=2, api_url=f"http://127.0.0.1:{port}")
+    settings.home.mkdir()
+    shutil.copyfile(empty_mlflow, settings.home / "mlflow.db")
+    declaration = declare(settings, small_churn())
+    populate(settings)
+    with silent_instance() as instance:
+        training = run_job(settings, instance, "churn_training")
+        assert training.success, reason_of(training)
+        with running(find_bento(settings.bentoml_home, "churn"), settings, port):
+            night = run_job(settings, instance, "churn_nightly", TODAY)
+            yield Lived(settings, declaration, instance, training, night)
