@@ -41,7 +41,7 @@ def quantized_model(declaration: Declaration) -> dg.AssetsDefinition:
     )
     def _quantized_model(
         context: dg.AssetExecutionContext, backends: dg.ResourceParam[Backends], trained_model: TrainedModel
-    ) -> Iterator[dg.MaterializeResult[Candidate]]:
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Candidate]]:
         from assets.examples import read_examples
         from assets.quantizing import log_quantization, quantize_and_compare
 
@@ -60,9 +60,9 @@ def quantized_model(declaration: Declaration) -> dg.AssetsDefinition:
             precision=chosen.contract.precision,
             dagster_run_id=context.op_execution_context.run_id,
         )
+        yield from _check_results(outcome.problems, outcome.changes, declaration.gates.int8)
         yield dg.MaterializeResult(
             value=candidate,
-            check_results=list(_check_results(outcome.problems, outcome.changes, declaration.gates.int8)),
             data_version=dg.DataVersion(candidate.sha256),
             metadata={
                 "precision": candidate.precision,

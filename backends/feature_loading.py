@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from backends.batch_scoring import newest_night, population_plan
 from backends.lakehouse import Lakehouse, Plan, Snapshot
-from backends.online_store import Batch, EventTimes, LoadReport, OnlineStore
+from backends.online_store import Batch, LoadReport, OnlineStore
+from backends.vectors import EventTimes
 from models.contract import Contract
 from models.encoding import encode_arrow
 from models.errors import ColumnError

@@ -17,7 +17,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -26,24 +25,18 @@ import lmdb
 import numpy as np
 import numpy.typing as npt
 
+from backends.vectors import EventTimes, Key, Keys, pack, pack_key, packed_keys, sortable_keys, unpack, vector_dtype
 from models.contract import Contract
 from models.encoding import Encoded
 from models.errors import (
     EntityNotFoundError,
     OnlineStoreError,
-    Problem,
-    StoreMismatchError,
     StoreUnavailableError,
-    ValueRejectedError,
 )
 
-MAX_KEY_BYTES = 511  # LMDB's own limit
 ROWS_PER_COMMIT = 131_072  # about 12 MB: keeps the writer's memory flat, and costs no time
 LOOK_EVERY_SECONDS = 0.1  # how soon a reader notices a new generation
 
-Key = int | str
-Keys = npt.NDArray[np.int64] | Sequence[str]
-EventTimes = npt.NDArray[np.datetime64]  # datetime64[ms], UTC; NaT is unknown
 Batch = tuple[Keys, Encoded, EventTimes]
 
 
@@ -114,91 +107,6 @@ def open_store(uri: str, model: str) -> OnlineStore:
     return LmdbStore(Path(place), model)
 
 
-# --- vectors --------------------------------------------------------------------------------------------------------
-
-
-@lru_cache
-def _vector_dtype(numbers: int, categories: int) -> np.dtype[np.void]:
-    return np.dtype(
-        [
-            ("fingerprint", "<u8"),
-            ("event_time", "<i8"),  # milliseconds since 1970-01-01 UTC
-            ("numbers", "<f4", (numbers,)),
-            ("categories", "<u2", (categories,)),
-        ]
-    )
-
-
-def vector_dtype(contract: Contract) -> np.dtype[np.void]:
-    """Return the layout of a packed vector, without padding: the only definition, for packing and for unpacking."""
-    return _vector_dtype(len(contract.numbers), len(contract.categories))
-
-
-def pack(contract: Contract, rows: Encoded, event_times: EventTimes | npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
-    """Return one vector per row. `event_times`: datetime64 of any unit, or int64 milliseconds since 1970 UTC."""
-    vectors = np.empty(len(rows), vector_dtype(contract))
-    vectors["fingerprint"] = int.from_bytes(contract.fingerprint, "little")
-    vectors["event_time"] = np.asarray(event_times).astype("datetime64[ms]").astype(np.int64)
-    vectors["numbers"] = rows.numbers
-    vectors["categories"] = rows.categories
-    return vectors
-
-
-def unpack(contract: Contract, vectors: Sequence[bytes]) -> tuple[Encoded, EventTimes]:
-    """Return rows and event times of packed vectors; `StoreMismatchError` when one is of another contract."""
-    dtype = vector_dtype(contract)
-    strange = next((v for v in vectors if len(v) != dtype.itemsize or v[:8] != contract.fingerprint), None)
-    if strange is not None:
-        raise StoreMismatchError(
-            f"The online features of {contract.model} were packed for contract {strange[:8].hex()}, but the model has "
-            f"contract {contract.fingerprint.hex()}. Materialize {contract.model}/online_features."
-        )
-    packed = np.frombuffer(b"".join(vectors), dtype)
-    rows = Encoded(np.ascontiguousarray(packed["numbers"]), packed["categories"].astype(np.int32))
-    return rows, packed["event_time"].astype("datetime64[ms]")
-
-
-# --- keys -----------------------------------------------------------------------------------------------------------
-
-
-def pack_key(contract: Contract, key: Any) -> bytes:
-    """Return the bytes that an entity is stored under, in the keys' own order; `ValueRejectedError` for a wrong key."""
-    if contract.entity_key_type == "integer":
-        if isinstance(key, bool) or not isinstance(key, int) or not -(2**63) <= key < 2**63:
-            raise _rejected(contract, key, "is not a 64-bit integer", "Give a whole number.")
-        return (key + 2**63).to_bytes(8, "big")
-    if not isinstance(key, str):
-        raise _rejected(contract, key, "is not a text", "Give the key as a text.")
-    packed = key.encode(errors="surrogatepass")
-    if not packed or len(packed) > MAX_KEY_BYTES or b"\0" in packed:
-        remedy = f"Give a text of 1 to {MAX_KEY_BYTES} bytes in UTF-8."
-        raise _rejected(contract, key, f"has {len(packed)} bytes or holds a NUL character", remedy)
-    return packed
-
-
-def _sortable_keys(contract: Contract, keys: Keys) -> npt.NDArray[Any]:
-    """Return a batch of keys as int64, or as the bytes of each text; either sorts as LMDB does."""
-    if contract.entity_key_type == "string":
-        return np.array([pack_key(contract, key) for key in keys], np.bytes_)
-    array = np.asarray(keys)
-    if not np.can_cast(array.dtype, np.int64):
-        raise _rejected(contract, array[0].item(), f"is of type {array.dtype}", "Give 64-bit integers.")
-    return array.astype(np.int64)
-
-
-def _packed(keys: npt.NDArray[Any]) -> list[bytes]:
-    """Return what `pack_key` does, for a whole array of sortable keys."""
-    if keys.dtype == np.int64:
-        keys = (keys.view(np.uint64) ^ np.uint64(2**63)).astype(">u8").view("V8")
-    return keys.tolist()  # type: ignore[no-any-return]
-
-
-def _rejected(contract: Contract, key: Any, message: str, remedy: str) -> ValueRejectedError:
-    return ValueRejectedError([Problem(contract.entity_key, key, message, remedy)])
-
-
-# --- LMDB -----------------------------------------------------------------------------------------------------------
-
 POINTER = "current"  # names the generation that readers use
 DATA = "vectors.mdb"
 PROPERTIES = "properties.json"
@@ -220,9 +128,9 @@ class LmdbStore(OnlineStore):
 
     def get_many(self, contract: Contract, keys: Sequence[Key]) -> Vectors:
         """See `OnlineStore`. About 15 us for one key among five million."""
-        packed_keys = [pack_key(contract, key) for key in keys]
+        packed = [pack_key(contract, key) for key in keys]
         with self._current().environment.begin() as transaction:
-            found = [transaction.get(key) for key in packed_keys]
+            found = [transaction.get(key) for key in packed]
         rows, event_times = unpack(contract, [vector for vector in found if vector is not None])
         missing = tuple(i for i, vector in enumerate(found) if vector is None)
         return Vectors(rows, event_times, missing)
@@ -351,7 +259,7 @@ def _spool(path: Path, contract: Contract, batches: Iterable[Batch]) -> npt.NDAr
             if not len(keys) == len(rows) == len(event_times):
                 raise ValueError(f"A batch has {len(keys)} keys, {len(rows)} rows and {len(event_times)} event times.")
             if len(keys):
-                all_keys.append(_sortable_keys(contract, keys))
+                all_keys.append(sortable_keys(contract, keys))
             file.write(pack(contract, rows, event_times).tobytes())
     if not all_keys:
         raise OnlineStoreError(f"There are no rows to load for {contract.model}. Check the population's table.")
@@ -376,7 +284,7 @@ def _write_sorted(path: Path, keys: npt.NDArray[Any], vectors: npt.NDArray[np.vo
         for start in range(0, len(keys), ROWS_PER_COMMIT):
             rows = slice(start, start + ROWS_PER_COMMIT)
             with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
-                cursor.putmulti(zip(_packed(keys[rows]), vectors[order[rows]].tolist(), strict=True), append=True)
+                cursor.putmulti(zip(packed_keys(keys[rows]), vectors[order[rows]].tolist(), strict=True), append=True)
         environment.sync(True)
 
 

@@ -37,9 +37,7 @@ class Settings(BaseSettings):
         "", repr=False, description="Iceberg catalog: SQLAlchemy or REST. Default: SQLite in the home."
     )
     warehouse: str = Field("", description="Where the tables' files are: a path or s3://. Default: in the home.")
-    mlflow_uri: str = Field(
-        "", repr=False, description="MLflow server or database. Default: SQLite in the home."
-    )
+    mlflow_uri: str = Field("", repr=False, description="MLflow server or database. Default: SQLite in the home.")
     mlflow_ui: str = Field("http://127.0.0.1:5000", description="Address of MLflow's pages, for links.")
     online_store: str = Field("", repr=False, description="Online store. Default: LMDB in the home.")
     engine: Literal["local"] = Field("local", description="What maps the scoring function over files.")

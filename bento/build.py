@@ -26,6 +26,7 @@ SHIPPED = (
     "backends/__init__.py",
     "backends/online_store.py",
     "backends/settings.py",
+    "backends/vectors.py",
 )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from backends.online_store import EventTimes, OnlineStore, pack_key
+from backends.online_store import OnlineStore
+from backends.vectors import EventTimes, pack_key
 from bento.lineage import Lineage
 from models.contract import Contract
 from models.encoding import Encoded, encode_rows

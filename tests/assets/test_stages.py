@@ -35,6 +35,7 @@ from tests.lives import (
 from tests.tiny_model import tiny_contract
 
 POPULATION, EXAMPLES = "silver.active_customers", "silver.tiny_examples"
+TRAINING = [f"tiny/{stage}" for stage in ("training_set", "trained_model", "quantized_model", "champion")]
 NO_CHANGE = {f"max_{name}": 0 for name in ("auc_drop", "log_loss_rise", "mean_change", "p99_change", "decision_flips")}
 
 
@@ -73,13 +74,13 @@ def test_training_and_quantization_as_functions(home, tiny, tables):
     pinned = training_set(tiny)(backends=backends).value
     with dg.build_asset_context() as context:
         trained = trained_model(tiny)(context, backends=backends, training_set=pinned)
-        (quantized,) = quantized_model(tiny)(context, backends=backends, trained_model=trained.value)
+        *said, quantized = quantized_model(tiny)(context, backends=backends, trained_model=trained.value)
     registry, model, candidate = backends.registry(), trained.value, quantized.value
     floating = registry.read_onnx(model.mlflow_run_id, model.artifact, model.sha256)
     chosen = registry.read_onnx(candidate.mlflow_run_id, candidate.artifact, candidate.sha256)
     assert Scorer(floating).contract.precision == "float32"
     assert Scorer(chosen).contract.precision == candidate.precision
-    assert (candidate.precision == "int8") == all(check.passed for check in quantized.check_results)
+    assert (candidate.precision == "int8") == all(check.passed for check in said)
     assert trained.metadata["auc"] > 0.7  # its ceiling is 0.77
 
 
@@ -139,7 +140,7 @@ def test_manifests_are_read_back_as_they_were_written(home):
     key = dg.AssetKey(["tiny", "trained_model"])
     for manifest in (written, written.model_copy(update={"sha256": "t"})):
         files.handle_output(dg.build_output_context(asset_key=key), manifest)
-        dtype = dg.DagsterType(lambda *_: True, name="trained", typing_type=TrainedModel)
+        dtype = dg.DagsterType(lambda _, value: True, name="trained", typing_type=TrainedModel)
         assert files.load_input(dg.build_input_context(asset_key=key, dagster_type=dtype)) == manifest
     assert [path.name for path in (home.home / "manifests" / "tiny").iterdir()] == ["trained_model.json"]
 
@@ -147,16 +148,20 @@ def test_manifests_are_read_back_as_they_were_written(home):
 # --- examples that cannot train ---------------------------------------------------------------------------------------
 
 
+def relabelled(table: pa.Table, labels: list[object]) -> pa.Table:
+    return table.drop_columns(["churned"]).append_column("churned", pa.array(labels * (len(table) // len(labels))))
+
+
 @pytest.mark.parametrize(
     ("examples", "error", "said"),
     [
-        (lambda t: t.drop_columns(["churned"]).append_column("churned", pa.array([True] * len(t))), TrainingDataError, "is True in every row: examples of both outcomes are needed"),
+        (lambda t: relabelled(t, [True]), TrainingDataError, "is True in every row: examples of both outcomes"),
+        (lambda t: relabelled(t, ["a", "b", "c", "d"]), TrainingDataError, "has 4 values"),
         (lambda t: t.slice(0, 0), TrainingDataError, "have no rows: fill the table first"),
         (lambda t: t.drop_columns(["plan", "churned"]), ColumnError, "has no column 'plan', 'churned'"),
-        (lambda t: t.drop_columns(["churned"]).append_column("churned", pa.array(["a", "b", "c", "d"] * (len(t) // 4))), TrainingDataError, "has 4 values"),
     ],
-    ids=["one class", "no rows", "no columns", "a label of four"],
-)  # fmt: skip
+    ids=["one class", "four classes", "no rows", "no columns"],
+)
 def test_examples_that_cannot_train_are_refused_when_they_are_pinned(home, tiny, examples, error, said):
     write_table(home, POPULATION, customers(10))
     write_table(home, EXAMPLES, examples(tiny_examples(400)))
@@ -184,22 +189,28 @@ def test_a_feature_of_a_wrong_type_fails_the_training_run(home, instance, tiny):
 
 def test_a_network_that_int8_changes_is_served_in_float_and_everything_says_so(home, instance, tables):
     declare(home, TINY, gates={"int8": NO_CHANGE})
-    result = run_job(home, instance, "tiny_training", stages=[f"tiny/{stage}" for stage in ("training_set", "trained_model", "quantized_model", "champion")])  # fmt: skip
+    result = run_job(home, instance, "tiny_training", stages=TRAINING)
     assert result.success, reason_of(result)  # the checks warn
     said = checks(result)["int8_keeps_the_probabilities"]
     assert (said.passed, said.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "The float graph is served" in said.metadata["reason"].value
     registry = Backends(home).registry()
     version = registry.champion("tiny")
-    assert version.tags["artifact"] == "model_float32"
-    assert {version.tags["precision"], precision_shown(result, "quantized_model"), precision_shown(result, "champion")} == {"float32"}  # fmt: skip
-    assert Scorer(registry.read_version(version), version.sha256).contract.precision == "float32"
-    assert registry._client.get_run(version.mlflow_run_id).data.params["served_precision"] == "float32"
+    told = {
+        "contract": Scorer(registry.read_version(version), version.sha256).contract.precision,
+        "version": version.tags["precision"],
+        "artifact": version.tags["artifact"].removeprefix("model_"),
+        "run": registry._client.get_run(version.mlflow_run_id).data.params["served_precision"],
+        "quantized model": shown(result, "quantized_model")["precision"],
+        "champion": shown(result, "champion")["precision"],
+    }
+    assert set(told.values()) == {"float32"}, told
+    assert "The float graph is served" in shown(result, "quantized_model")["reason"]
 
 
-def precision_shown(result: dg.ExecuteInProcessResult, stage: str) -> str:
+def shown(result: dg.ExecuteInProcessResult, stage: str) -> dict[str, object]:
     (event,) = result.asset_materializations_for_node(f"tiny__{stage}")
-    return event.metadata["precision"].value
+    return {name: fact.value for name, fact in event.metadata.items() if hasattr(fact, "value")}
 
 
 def test_a_candidate_that_fails_its_gate_reaches_neither_gold_nor_bento(home, instance, tables):

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from backends.online_store import LmdbStore, open_store, pack, pack_key, unpack, vector_dtype
+from backends.online_store import LmdbStore, open_store
 from backends.settings import ROOT
+from backends.vectors import pack, pack_key, unpack, vector_dtype
 from models.contract import Contract, NumberFeature
 from models.encoding import Encoded
 from models.errors import (

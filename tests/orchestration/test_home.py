@@ -2,6 +2,7 @@
 
 import os
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -47,12 +48,11 @@ def test_the_shipped_configuration_is_quiet_and_one_writer_at_a_time():
 
 
 def test_dagster_accepts_the_shipped_configuration(home):
-    import dagster as dg
-
     prepare(home)
     with dg.DagsterInstance.from_config(str(home.dagster_home)) as instance:
         assert instance.root_directory == str(home.dagster_home)
-        assert not instance.telemetry_enabled if hasattr(instance, "telemetry_enabled") else True
+        assert instance.telemetry_enabled is False
+        assert instance.global_op_concurrency_default_limit == 1
 
 
 def test_addresses_of_everything_are_listed(home):

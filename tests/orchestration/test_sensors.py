@@ -16,8 +16,6 @@ from tests.lives import TINY, changed, declare
 class Lineages(ThreadingHTTPServer):
     """Answers GET /lineage as a Bento would; what it names can be changed while it runs."""
 
-    served = {"version": "3", "sha256": "a" * 64}
-
     class RequestHandlerClass(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -29,6 +27,7 @@ class Lineages(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), self.RequestHandlerClass)
+        self.served = {"version": "3", "sha256": "a" * 64}
 
 
 @pytest.fixture
