@@ -27,7 +27,7 @@ def test_a_bento_is_the_code_the_model_and_its_lineage(bento, onnx, lineage):
     folders = {str(Path(file).parent) for file in files_of(bento)}
     assert folders == {".", "bento", "models", "backends", "model"}  # neither training nor assets nor data
     backends = {file for file in files_of(bento) if file.startswith("backends/")}
-    assert backends == {"backends/__init__.py", "backends/online_store.py", "backends/settings.py"}
+    assert backends == {f"backends/{name}.py" for name in ("__init__", "online_store", "settings", "vectors")}
     assert bento.bytes < 1_000_000
 
 
