@@ -22,6 +22,7 @@ CHECKS = {
     ),
     "int8_keeps_the_decisions": ({"decision_flips"}, "No more decisions flip at the threshold than declared."),
     "int8_is_real": ({"quantized_nodes"}, "onnxruntime runs fused int8 products after its optimization."),
+    "int8_is_smaller": ({"size_ratio"}, "The int8 file has fewer bytes than the float one."),
     "int8_is_faster": ({"speedup"}, "On this CPU, in one run, int8 scores at least as many rows per second as float."),
 }
 

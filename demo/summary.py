@@ -1,5 +1,6 @@
 """What the demo found, on one screen."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,9 @@ class Facts:
 
 def summary(facts: Facts) -> RenderableType:
     """Return the screenful."""
-    parity = _parity(facts)
-    verdict = "[green]✓[/green]" if parity["passed"] else "[red]✗[/red]"
+    gold, answer = _one_customer(facts)
     return Panel(
-        Group(_models(facts), _night(facts), f"{verdict} parity: {parity['text']}", _one_customer(facts), _next(facts)),
+        Group(_models(facts), _night(facts), _parity(facts), _side_by_side(facts, gold, answer), _next(facts, gold)),
         title=f"[bold]{facts.declaration.name}[/bold] in {facts.seconds:.0f} s",
         padding=(0, 1),
     )
@@ -94,45 +94,51 @@ def _night(facts: Facts) -> Table:
 
 def _near(address: str) -> str:
     """Write an address below the current folder without that folder."""
-    return address.replace(f"{Path.cwd()}/", "")
+    return address.removeprefix("file://").replace(f"{Path.cwd()}/", "")
 
 
-def _parity(facts: Facts) -> dict[str, Any]:
+def _parity(facts: Facts) -> str:
     key = dg.AssetCheckKey(dg.AssetKey([facts.declaration.name, "api"]), "api_agrees_with_gold")
     record = facts.instance.get_latest_asset_check_evaluation_record(key)
     evaluation = record.event.dagster_event.event_specific_data if record else None
     if evaluation is None:
-        return {"passed": False, "text": "was not checked"}
-    metadata = {name: value.value for name, value in evaluation.metadata.items()}
-    text = f"{metadata.get('answers_compared', 0):,} answers, {metadata['reason']}"
-    if "latency_p50_ms" in metadata:
-        text += f" (p50 {metadata['latency_p50_ms']:.1f} ms, p99 {metadata['latency_p99_ms']:.1f} ms)"
-    return {"passed": evaluation.passed, "text": text}
+        return "[red]✗[/red] parity was not checked"
+    found = {name: value.value for name, value in evaluation.metadata.items()}
+    mark = "[green]✓[/green]" if evaluation.passed else "[red]✗[/red]"
+    text = f"{mark} parity of {found.get('answers_compared', 0):,} answers: {found['reason']}"
+    if "latency_p50_ms" in found:
+        text += f" (p50 {found['latency_p50_ms']:.1f} ms, p99 {found['latency_p99_ms']:.1f} ms)"
+    return text
 
 
-def _one_customer(facts: Facts) -> Table:
+def _one_customer(facts: Facts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the first Gold row of the newest night, and what the API answers for the same key."""
     declaration = facts.declaration
     with facts.backends.lakehouse() as lake:
         night = newest_night(lake, declaration.predictions_table)
         plan = lake.plan(declaration.predictions_table, snapshot_id=night.id)
-        row = next(plan.batches(plan.files[0])).slice(0, 1).to_pylist()[0]
+        gold = next(plan.batches(plan.files[0])).slice(0, 1).to_pylist()[0]
     with ApiClient(facts.url) as client:
-        answer = client.predict({declaration.entity_key: row[declaration.entity_key]})
+        return gold, client.predict({declaration.entity_key: gold[declaration.entity_key]})
+
+
+def _side_by_side(facts: Facts, gold: dict[str, Any], answer: dict[str, Any]) -> Table:
+    name, key = facts.declaration.name, facts.declaration.entity_key
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("customer", "probability", "predicted", "version", "sha256"):
-        table.add_column(f"{heading} {row[declaration.entity_key]}" if heading == "customer" else heading)
-    gold = (row[f"{declaration.name}_probability"], row[f"{declaration.name}_predicted"], row["model_version"])
-    table.add_row("Gold row", *map(str, gold), row["model_sha256"][:12])
-    api = (answer["probability"], answer["decision"], answer["model_version"])
-    table.add_row("API answer", *map(str, api), answer["model_sha256"][:12])
+    for heading in (f"{key} {gold[key]}", "probability", "predicted", "version", "sha256"):
+        table.add_column(heading)
+    columns = (f"{name}_probability", f"{name}_predicted", "model_version")
+    table.add_row("in the Gold table", *(str(gold[column]) for column in columns), gold["model_sha256"][:12])
+    fields = ("probability", "decision", "model_version")
+    table.add_row("from the API", *(str(answer[field]) for field in fields), answer["model_sha256"][:12])
     return table
 
 
-def _next(facts: Facts) -> str:
-    name = facts.declaration.name
+def _next(facts: Facts, gold: dict[str, Any]) -> str:
+    name, key = facts.declaration.name, facts.declaration.entity_key
+    body = f'{{"{key}": {json.dumps(gold[key])}}}'
     return (
         "\n[bold]make dev[/bold]    Dagster, MLflow and the API in the browser\n"
-        f"[bold]make serve[/bold]  the API alone, then: curl {facts.url}/predict -H 'content-type: application/json' "
-        f"-d '{{\"{facts.declaration.entity_key}\": ...}}'\n"
-        f"[bold]models/{name}.yaml[/bold]  the only file that says what this model is"
+        f"[bold]make serve[/bold]  the API alone, then  curl {facts.url}/predict --json '{body}'\n"
+        f"[bold]models/{name}.yaml[/bold] is all that says what this model is"
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from backends.settings import Settings, quiet
-from models.errors import TandemError
+from models.errors import DeclarationError, TandemError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Declarative MLOps on Dagster."
@@ -54,12 +54,22 @@ def serve(model: Annotated[str, typer.Argument(help="Name of the model.")] = "ch
 
 
 @app.command()
-def check(folder: Annotated[Path | None, typer.Argument(help="Folder of declarations.")] = None) -> None:
+def check(
+    path: Annotated[Path | None, typer.Argument(help="A declaration, or a folder of them.", exists=True)] = None,
+) -> None:
     """Validate the declarations and say every error in them."""
-    from models.declaration import load_declarations
+    from models.declaration import load_declaration
 
-    for declaration in load_declarations(folder or Settings().models):
-        typer.echo(f"{declaration.name}: {len(declaration.features)} features -> {declaration.predictions_table}")
+    place, broken = path or Settings().models, False
+    for file in sorted(place.glob("*.yaml")) if place.is_dir() else [place]:
+        try:
+            declaration = load_declaration(file)
+            typer.echo(f"{declaration.name}: {len(declaration.features)} features -> {declaration.predictions_table}")
+        except DeclarationError as error:
+            typer.echo(f"error: {error}", err=True)
+            broken = True
+    if broken:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -65,10 +65,13 @@ def compare_int8(y: Labels, float_scores: Scores, int8_scores: Scores, threshold
     }
 
 
-def int8_verdict(limits: Int8Limits, changes: Mapping[str, float], speedup: float, quantized: int) -> list[Problem]:
+def int8_verdict(
+    limits: Int8Limits, changes: Mapping[str, float], *, speedup: float, quantized: int, size_ratio: float
+) -> list[Problem]:
     """Return what speaks against int8; empty when it is good. `changes` is `compare_int8`'s.
 
-    Beyond the limits, int8 must be at least as fast as float, and have int8 nodes (`quantized_nodes`) at all.
+    Beyond the limits, int8 must be at least as fast as float, have int8 nodes (`quantized_nodes`) at all, and be a
+    smaller file: `size_ratio` is its bytes over those of the float file.
     """
     problems = []
     for name, change in changes.items():
@@ -82,6 +85,9 @@ def int8_verdict(limits: Int8Limits, changes: Mapping[str, float], speedup: floa
     if quantized < 1:
         remedy = "The float graph is served; use the onnxruntime version that Tandem pins."
         problems.append(Problem("quantized_nodes", quantized, "is no int8 node: onnxruntime fused none", remedy))
+    if not size_ratio < 1:
+        remedy = "The float graph is served; so small a network gains nothing from int8."
+        problems.append(Problem("size_ratio", size_ratio, "is not below 1: int8 is no smaller than float", remedy))
     return problems
 
 

@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from dagster._utils.schedules import schedule_execution_time_iterator  # what the daemon ticks by
 
 from orchestration.automation import nightly_schedule
 from orchestration.definitions import assemble
@@ -62,7 +63,9 @@ def test_a_change_of_the_clock_neither_skips_nor_doubles_a_day(home, after, tick
     zone = ZoneInfo("Europe/Berlin")
     declaration = declare(home, TINY, predictions={"timezone": "Europe/Berlin", "first_day": "2026-01-01"})
     schedule = nightly_schedule(declaration)
-    times = schedule.execution_time_iterator(after.timestamp())
+    times = schedule_execution_time_iterator(
+        after.timestamp(), schedule.cron_schedule, schedule.execution_timezone, ascending=True
+    )
     assert [next(times).astimezone(zone).date().isoformat() for _ in ticks] == ticks
 
 

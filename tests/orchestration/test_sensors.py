@@ -13,6 +13,10 @@ from orchestration.sensors import api_observer
 from tests.lives import TINY, changed, declare
 
 
+def lineage(version: str, sha256: str) -> str:
+    return json.dumps({"version": version, "sha256": sha256})
+
+
 class Lineages(ThreadingHTTPServer):
     """Answers GET /lineage as a Bento would; what it names can be changed while it runs."""
 
@@ -20,14 +24,14 @@ class Lineages(ThreadingHTTPServer):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps(self.server.served).encode())
+            self.wfile.write(self.server.served.encode())
 
         def log_message(self, *_) -> None:
             pass
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), self.RequestHandlerClass)
-        self.served = {"version": "3", "sha256": "a" * 64}
+        self.served = lineage("3", "a" * 64)
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def observe(home):
     """Evaluate the sensor as the daemon does, the cursor carried on."""
     declaration, cursors = declare(home, TINY), [None]
 
-    def tick(url: str) -> dg.SensorExecutionData:
+    def tick(url: str):
         sensor = api_observer(declaration)
         resources = {"backends": Backends(changed(home, api_url=url))}
         with dg.build_sensor_context(cursor=cursors[-1], sensor_name=sensor.name, resources=resources) as context:
@@ -83,7 +87,7 @@ def test_a_service_that_comes_up_is_observed_with_its_version(home, observe, ser
 def test_the_same_version_is_observed_once_and_a_new_one_again(observe, service):
     observe(url_of(service))
     assert observe(url_of(service)).skip_message == f"unchanged: {'a' * 64}"
-    service.served = {"version": "4", "sha256": "b" * 64}
+    service.served = lineage("4", "b" * 64)
     (event,) = observe(url_of(service)).asset_events
     assert event.metadata["model_version"].value == "4"
 
@@ -95,7 +99,7 @@ def test_a_service_that_goes_down_is_observed(home, observe, service):
 
 
 def test_a_foreign_service_counts_as_down(observe, service):
-    service.served = {"error": "not one of ours"}
+    service.served = "<html>not one of ours</html>"
     (event,) = observe(url_of(service)).asset_events
     assert event.tags["dagster/data_version"] == "down"
 

@@ -64,20 +64,20 @@ def test_int8_changes_are_counted(scored):
 
 
 def test_good_int8_has_no_problem():
-    assert int8_verdict(Int8Limits(), FINE, speedup=1.2, quantized=2) == []
+    assert int8_verdict(Int8Limits(), FINE, speedup=1.2, quantized=2, size_ratio=0.4) == []
 
 
 @pytest.mark.parametrize("name", FINE)
 @pytest.mark.parametrize("value", [0.5, math.nan])
 def test_each_limit_of_int8_counts(name, value):
-    (problem,) = int8_verdict(Int8Limits(), FINE | {name: value}, speedup=1.2, quantized=2)
+    (problem,) = int8_verdict(Int8Limits(), FINE | {name: value}, speedup=1.2, quantized=2, size_ratio=0.4)
     assert problem.field == name
     assert f"gates.int8.max_{name}" in problem.remedy
 
 
-def test_int8_must_be_faster_and_real():
-    problems = int8_verdict(Int8Limits(), FINE, speedup=0.9, quantized=0)
-    assert [problem.field for problem in problems] == ["speedup", "quantized_nodes"]
+def test_int8_must_be_faster_real_and_smaller():
+    problems = int8_verdict(Int8Limits(), FINE, speedup=0.9, quantized=0, size_ratio=1.1)
+    assert [problem.field for problem in problems] == ["speedup", "quantized_nodes", "size_ratio"]
 
 
 @pytest.mark.parametrize(
