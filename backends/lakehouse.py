@@ -293,10 +293,6 @@ class Lakehouse:
             change.remove_branch(staged.branch).commit()
         return self.snapshot(staged.table)
 
-    def drop_branch(self, staged: Staged) -> None:
-        """Give up staged rows: remove their branch."""
-        self._load(staged.table).manage_snapshots().remove_branch(staged.branch).commit()
-
     def _create(self, table: str, schema: pa.Schema) -> Table:
         with suppress(NamespaceAlreadyExistsError):
             self.catalog.create_namespace(table.rsplit(".", 1)[0])

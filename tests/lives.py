@@ -32,7 +32,7 @@ ARTIFACT = "model_float32"
 
 # A network that learns in a second or two: enough to rank, far from good.
 SMALL = {
-    "network": {"hidden": [32, 8], "bins": 8},
+    "network": {"bins": 12},
     "training": {"teacher_folds": 2, "teacher_iterations": 40, "synthetic_rows": 2000, "row_presentations": 100_000},
     "gates": {"min_auc": 0.65, "max_calibration_error": 0.1},
 }

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from datetime import timedelta
 
 import dagster as dg
 import numpy as np
@@ -187,7 +188,8 @@ def test_published_scores_are_the_scorers_bit_for_bit(lived, scorer, gold):
 def test_every_row_says_when_and_by_which_version(gold, champion):
     assert gold["model_version"].unique().to_pylist() == [champion.version]
     assert gold["scored_on"].unique().to_pylist() == [TODAY]
-    assert [at.date() for at in gold["scored_at"].unique().to_pylist()] == [TODAY]
+    (scored_at,) = gold["scored_at"].unique().to_pylist()
+    assert TODAY <= scored_at.date() <= TODAY + timedelta(days=1)  # the tests may run past midnight
 
 
 def test_the_api_answers_the_same_float32_as_gold(lived, gold, champion):
@@ -264,10 +266,12 @@ def test_the_trained_graph_equals_the_trainers_forward_pass(lived):
 def test_int8_is_measured_against_float(lived):
     facts = lived.facts("churn", "quantized_model")
     changes = facts["changes"].data
-    limits = lived.declaration.gates.int8.model_dump()
-    assert {f"max_{name}" for name in changes} - {"max_speedup", "max_quantized_nodes"} == set(limits)
+    declared = {name.removeprefix("max_") for name in lived.declaration.gates.int8.model_dump()}
+    assert changes.keys() == declared | {"speedup", "quantized_nodes", "size_ratio"}
     assert changes["quantized_nodes"] >= 1
-    assert 0 < facts["kilobytes_int8"].value < facts["kilobytes_float32"].value
+    sizes = facts["kilobytes_int8"].value, facts["kilobytes_float32"].value
+    assert changes["size_ratio"] == pytest.approx(sizes[0] / sizes[1], rel=0.01)
+    assert changes["size_ratio"] < 0.6
     assert min(facts["rows_per_second_int8"].value, facts["rows_per_second_float32"].value) > 0
 
 

@@ -29,6 +29,7 @@ CHECKS = {
         "int8_keeps_the_probabilities",
         "int8_keeps_the_decisions",
         "int8_is_real",
+        "int8_is_smaller",
         "int8_is_faster",
     },
     "churn/champion": {"reaches_the_least_auc", "keeps_up_with_the_champion", "is_calibrated"},

@@ -307,13 +307,6 @@ def test_a_foreign_branch_is_left_alone(gold):
     assert branches(gold) == {"audited_by_somebody_else"}
 
 
-def test_staged_rows_can_be_given_up(gold):
-    before = gold.snapshot(GOLD)
-    gold.drop_branch(stage(gold, FRIDAY, [0.5]))
-    assert branches(gold) == set()
-    assert gold.snapshot(GOLD) == before
-
-
 def test_a_foreign_commit_between_stage_and_publish_is_a_conflict(gold):
     staged = stage(gold, FRIDAY, [0.5])
     gold.catalog.load_table(GOLD).append(scores(SATURDAY, [0.75]))
@@ -370,7 +363,7 @@ def test_a_branch_that_somebody_moved_is_not_published(gold):
 
 def test_a_branch_that_somebody_removed_is_not_published(gold):
     staged = stage(gold, FRIDAY, [0.5])
-    gold.drop_branch(staged)
+    gold.catalog.load_table(GOLD).manage_snapshots().remove_branch(staged.branch).commit()
     with pytest.raises(PublishConflictError, match=staged.branch):
         gold.publish(staged)
     assert scores_of(gold, FRIDAY) == []
