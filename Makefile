@@ -52,7 +52,7 @@ clean: ## remove everything that was made, the installed packages too
 
 .venv/.installed: requirements.lock pyproject.toml | $(UV)
 	@test -x $(BIN)/python || $(UV) venv -q --python $(PYTHON) .venv
-	@$(UV) pip sync -q --python $(BIN)/python requirements.lock
+	@$(UV) pip sync -q --compile-bytecode --python $(BIN)/python requirements.lock
 	@$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -32,6 +32,7 @@ def bento(declaration: Declaration) -> dg.AssetsDefinition:
             "model_version": lineage.version,
             "model_sha256": lineage.sha256,
             "training_snapshot": lineage.training_snapshot,
+            "population_snapshot": lineage.population_snapshot,
             "trained_by_dagster_run": lineage.dagster_run_id,
             "mlflow_run": lineage.mlflow_run_id,
         }
@@ -64,5 +65,6 @@ def lineage_of(version: "Version") -> "Lineage":
         dagster_run_id=tags.get("dagster_run_id", ""),
         mlflow_run_id=version.mlflow_run_id,
         training_snapshot=tags.get("training_snapshot", ""),
+        population_snapshot=tags.get("population_snapshot", ""),
         metrics={key.removeprefix(prefix): float(value) for key, value in tags.items() if key.startswith(prefix)},
     )

@@ -57,6 +57,7 @@ def champion(declaration: Declaration) -> dg.AssetsDefinition:
         tags = {
             "precision": candidate.precision,
             "training_snapshot": str(candidate.training_set.snapshot_id),
+            "population_snapshot": candidate.training_set.population_snapshot,
             "dagster_run_id": candidate.dagster_run_id,
             "promoted_by_dagster_run_id": context.op_execution_context.run_id,
             **{f"metric.{name}": f"{value:.6f}" for name, value in verdict.metrics["candidate"].items()},

@@ -21,6 +21,7 @@ class TrainingSet(Manifest):
     snapshot_id: int
     rows: int
     entity_key_type: str
+    population_snapshot: str = ""  # the population as it stood when the examples were pinned
 
 
 class TrainedModel(Manifest):

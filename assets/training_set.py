@@ -27,9 +27,14 @@ def training_set(declaration: Declaration) -> dg.AssetsDefinition:
             snapshot = lake.snapshot(declaration.examples.table)
             table = read_examples(lake, declaration, snapshot.id)
             key_type = entity_key_type(lake.schema(declaration.population.table), declaration.entity_key)
+            population = lake.snapshot(declaration.population.table)
         split = split_examples(declaration, table)
         manifest = TrainingSet(
-            table=snapshot.table, snapshot_id=snapshot.id, rows=table.num_rows, entity_key_type=key_type
+            table=snapshot.table,
+            snapshot_id=snapshot.id,
+            rows=table.num_rows,
+            entity_key_type=key_type,
+            population_snapshot=str(population.id),
         )
         return dg.MaterializeResult(
             value=manifest,

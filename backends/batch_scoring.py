@@ -26,7 +26,7 @@ from models.audit import (
 )
 from models.contract import Contract
 from models.encoding import check_columns, encode_arrow, entity_key_type
-from models.errors import AuditError, ColumnError, LakehouseError, SnapshotNotFoundError
+from models.errors import AuditError, ColumnError, LakehouseError, SnapshotNotFoundError, TableNotFoundError
 from models.scoring import Scorer
 
 PARTITION = "scored_on"
@@ -153,7 +153,10 @@ def published_nights(lake: Lakehouse, table: str) -> dict[str, Snapshot]:
 
 def newest_night(lake: Lakehouse, table: str) -> Snapshot:
     """Return the snapshot of the newest published day; `SnapshotNotFoundError` when there is none."""
-    nights = published_nights(lake, table)
+    try:
+        nights = published_nights(lake, table)
+    except TableNotFoundError:
+        nights = {}
     if not nights:
         raise SnapshotNotFoundError(f"Table {table!r} has no published night. Materialize {table.replace('.', '/')}.")
     return nights[max(nights)]

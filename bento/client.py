@@ -35,7 +35,13 @@ class ApiClient:
 
     def lineage(self) -> dict[str, Any]:
         """Return where the served model and its online features come from."""
-        return self._call("GET", "/lineage")
+        lineage = self._call("GET", "/lineage")
+        if not {"model", "version", "sha256"} <= lineage.keys():
+            raise ServiceUnreachableError(
+                f"GET {self.url}/lineage was answered, but not by a Tandem service: it names no model, version and "
+                "sha256. Check that TANDEM_API_URL is the address of the model's service."
+            )
+        return lineage
 
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to one request: an entity key, `features`, or both."""

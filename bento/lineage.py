@@ -22,7 +22,7 @@ class Lineage(BaseModel):
     dagster_run_id: str = ""
     mlflow_run_id: str = ""
     training_snapshot: str = ""  # Iceberg snapshot id of the examples
-    population_snapshot: str = ""  # and of the customers that the online features come from
+    population_snapshot: str = ""  # and of the population as it stood then
     metrics: dict[str, float] = {}
 
     @classmethod

@@ -7,6 +7,7 @@ Schema for editors is made from the same classes (`declaration.schema.json`, `ma
 import difflib
 import json
 import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -178,8 +179,19 @@ def load_declaration(path: Path) -> Declaration:
 
 
 def load_declarations(folder: Path) -> list[Declaration]:
-    """Read every `*.yaml` of a folder, in the order of their names."""
-    return [load_declaration(path) for path in sorted(folder.glob("*.yaml"))]
+    """Read every `*.yaml` of a folder, in the order of their names; `DeclarationError` has the errors of all files."""
+    declarations, broken = [], []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            declarations.append(load_declaration(path))
+        except DeclarationError as error:
+            broken.append(error)
+    if len(broken) == 1:
+        raise broken[0]
+    if broken:
+        problems = [replace(p, field=f"{Path(e.file).name}: {p.field}") for e in broken for p in e.problems]
+        raise DeclarationError(str(folder), problems)
+    return declarations
 
 
 def json_schema() -> str:

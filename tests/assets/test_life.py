@@ -121,6 +121,7 @@ def test_the_population_snapshot_ties_gold_the_online_features_and_the_service(l
         "Gold's metadata": lived.facts("gold", "churn_predictions")["population_snapshot"].value,
         "Gold's snapshot": night.properties["source_snapshot"],
         "online features": lived.facts("churn", "online_features")["population_snapshot"].value,
+        "Bento's labels": labels_of(find_bento(lived.settings.bentoml_home, "churn"))["population_snapshot"],
         "service": online["source_snapshot"],
     }
     assert set(everywhere.values()) == {snapshot}, everywhere

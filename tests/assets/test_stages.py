@@ -56,7 +56,11 @@ def tables(home) -> int:
 
 def test_the_training_set_pins_a_snapshot(home, tiny, tables):
     result = training_set(tiny)(backends=Backends(home))
-    assert result.value == TrainingSet(table=EXAMPLES, snapshot_id=tables, rows=2000, entity_key_type="integer")
+    with Backends(home).lakehouse() as lake:
+        population = str(lake.snapshot(tiny.population.table).id)
+    assert result.value == TrainingSet(
+        table=EXAMPLES, snapshot_id=tables, rows=2000, entity_key_type="integer", population_snapshot=population
+    )
     assert result.data_version == dg.DataVersion(f"iceberg:{tables}")
     assert result.metadata["test_rows"] == 500
 

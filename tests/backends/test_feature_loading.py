@@ -20,7 +20,6 @@ from models.errors import (
     OnlineStoreError,
     SnapshotNotFoundError,
     StoreUnavailableError,
-    TableNotFoundError,
 )
 from models.scoring import Scorer
 from tests.backends.nights import FRIDAY, POPULATION, PREDICTIONS, SATURDAY, customers, night, with_column, write_files
@@ -150,7 +149,7 @@ def test_narrow_integer_keys(lake, store):
 
 def test_before_the_first_night_there_is_nothing_to_load(lake, store):
     write_files(lake, POPULATION, [customers(20)])
-    with pytest.raises(TableNotFoundError, match=r"'gold\.tiny_predictions'"):
+    with pytest.raises(SnapshotNotFoundError, match=r"no published night\. Materialize gold/tiny_predictions"):
         load(lake, store)
 
 

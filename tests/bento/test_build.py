@@ -13,7 +13,7 @@ import yaml
 from bento.build import BuiltBento, build_bento, find_bento
 from bento.serve import serve_command
 from models.errors import ModelFileError, TandemError
-from tests.bento.conftest import free_port
+from tests.serving import free_port
 
 
 def files_of(bento: BuiltBento) -> set[str]:

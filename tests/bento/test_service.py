@@ -3,7 +3,10 @@
 import json
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import numpy as np
@@ -13,7 +16,8 @@ from bento.client import ApiClient
 from models.encoding import encode_rows
 from models.errors import ContractError, EntityNotFoundError, OnlineStoreError, ServiceUnreachableError
 from models.scoring import Scorer
-from tests.bento.conftest import STALE, STALE_KEY, free_port
+from tests.bento.conftest import STALE, STALE_KEY
+from tests.serving import free_port
 
 
 @pytest.fixture
@@ -128,6 +132,19 @@ def test_the_client_raises_the_domains_errors(client):
         nobody.lineage()
     with ApiClient(f"{client.url}/metrics") as stranger, pytest.raises(ServiceUnreachableError, match="status 404"):
         stranger.lineage()
+
+
+def test_json_of_another_service_is_no_lineage(tmp_path):
+    (tmp_path / "lineage").write_text('{"status": "ok"}')
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with (
+            ApiClient(f"http://127.0.0.1:{server.server_port}") as stranger,
+            pytest.raises(ServiceUnreachableError, match="not by a Tandem service"),
+        ):
+            stranger.lineage()
+        server.shutdown()
 
 
 SERVE_WITHOUT_THE_PLATFORM = """

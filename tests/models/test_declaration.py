@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -291,3 +292,14 @@ def test_the_schema_accepts_what_the_loader_accepts():
 def test_the_schema_refuses_what_the_loader_refuses(wrong: dict):
     validator = jsonschema.Draft202012Validator(json.loads(json_schema()))
     assert not validator.is_valid(yaml.safe_load(MINIMAL) | wrong)
+
+
+def test_the_errors_of_all_files_show_at_once(tmp_path):
+    (tmp_path / "first.yaml").write_text("name: first\n")
+    (tmp_path / "second.yaml").write_text("name: second\nentity_key: [a]\n")
+    shutil.copy(MODELS / "churn.yaml", tmp_path)
+    with pytest.raises(DeclarationError) as error:
+        load_declarations(tmp_path)
+    fields = {problem.field for problem in error.value.problems}
+    assert {"first.yaml: entity_key", "second.yaml: entity_key", "second.yaml: features"} <= fields
+    assert not any("churn" in field for field in fields)

@@ -14,7 +14,7 @@ from tests.lives import TINY, changed, declare
 
 
 def lineage(version: str, sha256: str) -> str:
-    return json.dumps({"version": version, "sha256": sha256})
+    return json.dumps({"model": "tiny", "version": version, "sha256": sha256})
 
 
 class Lineages(ThreadingHTTPServer):
