@@ -26,8 +26,7 @@ LOAD_SECONDS = 120
 PAGES = {  # file name -> page, width, height
     "lineage": ("/asset-groups?expanded=global@global:churn,global@global:silver", 2700, 1500),
     "predictions": ("/assets/gold/churn_predictions?view=overview", 1500, 1300),
-    "training": ("/assets/churn/trained_model?view=overview", 1500, 2400),
-    "checks": ("/assets/churn/quantized_model?view=checks", 1500, 900),
+    "training": ("/assets/churn/trained_model?view=overview", 1500, 1420),
 }
 CROPS = {"lineage": (592, 290, 2650, 1085)}  # left, top, right, bottom: the graph without the empty plane around it
 QUERY = "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }"
@@ -36,6 +35,9 @@ QUERY = "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } 
 def take_all(settings: Settings) -> None:
     """Write every picture to `docs/images/`."""
     IMAGES.mkdir(exist_ok=True)
+    for plot in ("roc_and_calibration", "float_against_int8"):
+        newest = max(settings.home.glob(f"mlflow/churn/*/artifacts/pictures/{plot}.png"), key=os.path.getmtime)
+        shutil.copyfile(newest, IMAGES / f"{plot}.png")
     with web_server(settings) as url:
         take((settings.home / "demo.svg").as_uri(), IMAGES / "demo.png", *svg_size(settings.home / "demo.svg"))
         for name, (page, width, height) in PAGES.items():
