@@ -128,7 +128,7 @@ def test_an_unknown_entity_is_not_scored(predictor):
 
 @pytest.mark.parametrize("age_hours", [48.1, None])
 def test_old_features_and_those_of_unknown_age_are_stale(tmp_path, age_hours):
-    event_time = np.datetime64("NaT") if age_hours is None else NOW - np.timedelta64(int(age_hours * 3600), "s")
+    event_time = np.datetime64("NaT", "ms") if age_hours is None else NOW - np.timedelta64(int(age_hours * 3600), "s")
     assert predictor_of(tmp_path / "flag", event_time).predict({"customer_id": 0})["features_stale"] is True
     strict = predictor_of(tmp_path / "refuse", event_time, api=Api(stale_features="refuse"))
     with pytest.raises(OnlineStoreError, match=r"older than 48 hours\. Materialize tiny/online_features"):
