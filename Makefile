@@ -45,7 +45,7 @@ screenshots: setup ## take the pictures of the docs from the running UI (needs c
 	@$(BIN)/python -m docs.screenshots
 
 lock: .venv/.installed ## resolve the dependencies again
-	@$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+	@$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
 
 clean: ## remove everything that was made, the installed packages too
 	rm -rf .tandem .venv .uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

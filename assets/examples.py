@@ -13,7 +13,7 @@ from models.encoding import Encoded, check_columns, encode_arrow
 from models.errors import ColumnError
 
 if TYPE_CHECKING:
-    from backends.lakehouse import Lakehouse
+    from backends.lakehouse.catalog import Lakehouse
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from models.declaration import Declaration
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from backends.lakehouse import Snapshot
+    from backends.lakehouse.reading import Snapshot
 
 
 def picture(title: str, png: bytes) -> dg.MetadataValue:

@@ -17,7 +17,7 @@ def online_features(declaration: Declaration) -> dg.AssetsDefinition:
     """Make the asset that loads the online store from the very snapshot that the newest night was scored from."""
     key, gold = dg.AssetKey([declaration.name, "online_features"]), declaration.predictions_table
     check = dg.AssetCheckSpec(
-        "every_entity_is_online", asset=key, blocking=True, description="As many vectors as the population has rows."
+        "every_entity_is_online", asset=key, blocking=True, description="As many vectors as the night scored rows."
     )
 
     @dg.asset(
@@ -40,6 +40,7 @@ def online_features(declaration: Declaration) -> dg.AssetsDefinition:
         with backends.lakehouse() as lake:
             loaded = load_features(
                 lake,
+                backends.engine(),
                 backends.online_store(declaration.name),
                 contract,
                 declaration.population.table,
@@ -47,7 +48,7 @@ def online_features(declaration: Declaration) -> dg.AssetsDefinition:
                 gold,
                 {"model_version": str(version.version), "dagster_run_id": context.op_execution_context.run_id},
             )
-        complete = loaded.report.rows == loaded.source.rows
+        complete = loaded.report.rows == loaded.scored
         return dg.MaterializeResult(
             check_results=[dg.AssetCheckResult(check_name="every_entity_is_online", passed=complete)],
             data_version=dg.DataVersion(f"{contract.fingerprint.hex()}:{loaded.source.id}"),

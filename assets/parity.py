@@ -13,8 +13,10 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from backends.batch_scoring import PARTITION, newest_night
-from backends.lakehouse import Lakehouse, Snapshot, is_one_of, partition_is
+from backends.gold_tables import PARTITION
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.reading import Snapshot, is_one_of, partition_is
+from backends.nights import newest_night
 from bento.client import ApiClient
 from models.declaration import Declaration
 from models.errors import ContractError, OnlineStoreError

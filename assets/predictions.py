@@ -12,12 +12,16 @@ from models.declaration import Declaration
 from models.errors import AuditError, Problem
 
 if TYPE_CHECKING:
-    from backends.batch_scoring import Published
+    from backends.nights import Night, Published
 
 AUDITS = {
     "every_entity_is_scored_once": (
         {"rows", "entity key"},
-        "As many rows as the population, each key once, none null.",
+        "As many rows as the population, rejects taken off; each key once, none null.",
+    ),
+    "few_rows_are_rejected": (
+        {"rejected rows"},
+        "The contract refuses hardly any row of the population; those that it does are in the table of rejects.",
     ),
     "scores_are_probabilities": ({"score"}, "Every score is a number from 0 to 1, and reads back as it was written."),
     "scores_resemble_last_night": ({"score shift"}, "The score distribution is near the last published night's."),
@@ -49,22 +53,28 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
     def _predictions(
         context: dg.AssetExecutionContext, backends: dg.ResourceParam[Backends]
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        from backends.batch_scoring import Night, score_and_publish
+        from backends.batch_scoring import score_and_publish
+        from backends.nights import Night, population_of_day
+        from models.audit import Limits
         from models.scoring import Scorer
 
         registry = backends.registry()
         version = registry.champion(name)
-        night = Night(
-            population=declaration.population.table,
-            predictions=declaration.predictions_table,
-            scorer=Scorer(registry.read_version(version), version.sha256),
-            version=version.version,
-            scored_on=date.fromisoformat(context.partition_key),
-            scored_at=datetime.now(UTC),
-            max_shift=declaration.gates.max_score_shift,
-            dagster_run_id=context.op_execution_context.run_id,
-        )
+        population, day = declaration.population.table, date.fromisoformat(context.partition_key)
         with backends.lakehouse() as lake:
+            past = population_of_day(lake, population, day, declaration.predictions.timezone)
+            night = Night(
+                population=population,
+                predictions=declaration.predictions_table,
+                rejects=declaration.rejects_table,
+                scorer=Scorer(registry.read_version(version), version.sha256),
+                version=version.version,
+                scored_on=day,
+                scored_at=datetime.now(UTC),
+                limits=Limits(declaration.gates.max_score_shift, declaration.gates.max_rejected_share),
+                dagster_run_id=context.op_execution_context.run_id,
+                population_snapshot=past.id if past else None,
+            )
             try:
                 published = score_and_publish(lake, backends.engine(), night)
             except AuditError as error:
@@ -75,7 +85,7 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
             about = table_facts(published.snapshot, lake.schema(table), lake.location(table), _columns(declaration))
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(f"{version.sha256[:16]}:{published.source.id}"),
-            metadata=_facts(published, declaration, version.version, version.sha256) | about,
+            metadata=_facts(published, declaration, night) | about,
         )
 
     return _predictions
@@ -101,7 +111,12 @@ def _evidence(published: "Published") -> dict[str, dict[str, float]]:
     report = published.report
     return {
         "every_entity_is_scored_once": {"rows": report.rows, "population_rows": published.source.rows},
-        "scores_are_probabilities": {"minimum": report.minimum, "mean": report.mean, "maximum": report.maximum},
+        "few_rows_are_rejected": {"rejected_rows": report.rejected, "rejected_share": report.rejected_share},
+        "scores_are_probabilities": {
+            "minimum": report.tally.minimum,
+            "mean": report.mean,
+            "maximum": report.tally.maximum,
+        },
         "scores_resemble_last_night": {} if report.shift is None else {"score_shift": report.shift},
     }
 
@@ -119,7 +134,7 @@ def _columns(declaration: Declaration) -> dict[str, str]:
     }
 
 
-def _facts(published: "Published", declaration: Declaration, version: int, sha256: str) -> dict[str, object]:
+def _facts(published: "Published", declaration: Declaration, night: "Night") -> dict[str, object]:
     from models.audit import EDGES
     from models.training.plots import score_histogram
 
@@ -127,15 +142,40 @@ def _facts(published: "Published", declaration: Declaration, version: int, sha25
     seconds = published.scoring_seconds + published.audit_seconds
     return {
         "dagster/partition_row_count": report.rows,
-        "model_version": version,
-        "model_sha256": sha256,
+        "model_version": night.version,
+        "model_sha256": night.scorer.sha256,
         "population_snapshot": str(published.source.id),
+        "population_as_of": _as_of(published, night),
         "predicted_positive": published.positives,
         "mean_score": report.mean,
         "score_shift": report.shift if report.shift is not None else "first night",
         "rows_per_second": round(report.rows / seconds),
         "seconds": round(seconds, 3),
         "audit_seconds": round(published.audit_seconds, 3),
-        "files": published.files,
-        "scores": picture("scores", score_histogram(report.histogram, EDGES, declaration.decision_threshold)),
+        "files": published.parts,
+        "rejected_rows": report.rejected,
+        **_oddities(published, declaration),
+        "scores": picture("scores", score_histogram(report.tally.histogram, EDGES, declaration.decision_threshold)),
+    }
+
+
+def _as_of(published: "Published", night: "Night") -> str:
+    """Say which state of the population was read."""
+    committed = f"{published.source.committed_at:%Y-%m-%d %H:%M:%S} UTC"
+    if night.population_snapshot is not None:
+        return f"as it stood at the end of {night.scored_on}, committed {committed}"
+    return f"the current one, committed {committed}"
+
+
+def _oddities(published: "Published", declaration: Declaration) -> dict[str, dg.MetadataValue]:
+    """Show what was refused, by column and reason, and the values that no vocabulary has, by column."""
+    tables = {
+        f"rejects_in_{declaration.rejects_table}": [
+            {"column": column, "reason": reason, "values": count}
+            for (column, reason), count in sorted(published.reasons.items())
+        ],
+        "unseen_categories": [{"column": column, "rows": rows} for column, rows in sorted(published.unseen.items())],
+    }
+    return {
+        name: dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) for name, rows in tables.items() if rows
     }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from assets.examples import held_out, read_examples
 from assets.manifests import Candidate
-from backends.lakehouse import Lakehouse
+from backends.lakehouse.catalog import Lakehouse
 from backends.registry import Registry
 from models.declaration import Declaration
 from models.errors import ContractError, Problem

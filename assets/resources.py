@@ -7,7 +7,7 @@ from backends.engines import Engine, engine_of
 from backends.settings import Settings
 
 if TYPE_CHECKING:
-    from backends.lakehouse import Lakehouse
+    from backends.lakehouse.catalog import Lakehouse
     from backends.online_store import OnlineStore
     from backends.registry import Registry
 
@@ -20,7 +20,7 @@ class Backends:
 
     def lakehouse(self) -> "Lakehouse":
         """Connect to the catalog; a context manager."""
-        from backends.lakehouse import Lakehouse
+        from backends.lakehouse.catalog import Lakehouse
 
         return Lakehouse.open(self.settings)
 

@@ -3,87 +3,42 @@
 Everything a rerun needs is a parameter; the same day scored again replaces its partition.
 """
 
+import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from backends.engines import Engine
-from backends.lakehouse import FileTask, Lakehouse, Parts, Plan, Snapshot, Staged, partition_is
+from backends.gold_tables import PARTITION, part_schema, predictions_schema, rejects_schema
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.publishing import Staged, discard, publish, stage, write_day
+from backends.lakehouse.reading import Plan, Reader, Share, Snapshot, partition_is
+from backends.nights import Night, Published, published_nights
+from backends.repeated_keys import repeated_keys
+from backends.scored_parts import ScoredPart, Scoring, score_share
 from models.audit import (
     BINS,
     AuditReport,
     Counts,
     Expected,
+    Tally,
     audit,
     histogram_from_text,
-    histogram_of,
     histogram_to_text,
+    tally_of,
 )
 from models.contract import Contract
-from models.encoding import check_columns, encode_arrow, entity_key_type
-from models.errors import AuditError, ColumnError, LakehouseError, SnapshotNotFoundError, TableNotFoundError
-from models.scoring import Scorer
+from models.encoding import check_columns, entity_key_type
+from models.errors import AuditError, ColumnError, LakehouseError, PublishConflictError
 
-PARTITION = "scored_on"
-_KEY_TYPES = {"integer": pa.int64(), "string": pa.string()}
+SHARES_A_SLOT = 4
 
-
-@dataclass(frozen=True)
-class Night:
-    """What to score, with what, into where."""
-
-    population: str
-    predictions: str
-    scorer: Scorer
-    version: int
-    scored_on: date
-    scored_at: datetime  # with a time zone
-    max_shift: float
-    dagster_run_id: str = ""
-    population_snapshot: int | None = None  # None reads the current one
-
-
-@dataclass(frozen=True)
-class Published:
-    """One published night, in figures."""
-
-    snapshot: Snapshot
-    source: Snapshot
-    report: AuditReport
-    positives: int
-    files: int
-    scoring_seconds: float
-    audit_seconds: float
-
-
-@dataclass(frozen=True)
-class Part:
-    """One written part."""
-
-    address: str
-    rows: int
-    positives: int
-    histogram: Counts
-
-
-def predictions_schema(contract: Contract) -> pa.Schema:
-    """Return the Gold table's columns."""
-    return pa.schema(
-        [
-            (contract.entity_key, _KEY_TYPES[contract.entity_key_type]),
-            (contract.output, pa.float32()),
-            (f"{contract.model}_predicted", pa.bool_()),
-            ("model_version", pa.int32()),
-            ("model_sha256", pa.string()),
-            ("scored_at", pa.timestamp("us", tz="UTC")),
-            (PARTITION, pa.date32()),
-        ]
-    )
+Reason = TypeVar("Reason")
 
 
 def population_plan(
@@ -101,109 +56,106 @@ def population_plan(
 def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Published:
     """Score the population and publish the day's partition in one commit.
 
-    `AuditError` when the staged rows fail: `main` is untouched and the branch is kept for a look. `LakehouseError`
-    for an empty population, and for a Gold table with other columns. `PublishConflictError` when somebody else changed
-    the Gold table meanwhile.
+    Rows that the contract refuses are written to the table of rejects instead. `AuditError` when the staged rows fail,
+    or too many were refused: `main` is untouched and the branch is kept for a look. `LakehouseError` for an empty
+    population, and for tables with other columns. `PublishConflictError` when the same day was published meanwhile, or
+    something that is no night.
     """
-    contract, table = night.scorer.contract, night.predictions
+    contract, begun = night.scorer.contract, time.perf_counter()
     plan = population_plan(lake, contract, night.population, night.population_snapshot)
     if not plan.files:
         raise LakehouseError(f"Population table {night.population!r} has no rows: there is nothing to score. Fill it.")
-    _ensure_predictions(lake, contract, table)
-    begun = time.perf_counter()
-    with lake.parts(table, f"{PARTITION}={night.scored_on}/", _part_schema(contract)) as parts:
-        written = engine.map(partial(score_file, night, plan, parts), plan.files)
-        histogram = np.sum([part.histogram for part in written], axis=0)
-        properties = {**_lineage(night, plan), "score_histogram": histogram_to_text(histogram)}
-        staged = lake.stage(table, PARTITION, night.scored_on, [part.address for part in written], properties)
+    _ensure_table(lake, contract, night.predictions, predictions_schema(contract), "predictions.table")
+    _ensure_table(lake, contract, night.rejects, rejects_schema(contract), "predictions.rejects")
+    staged, written = _score_and_stage(lake, engine, night, plan)
     scored = time.perf_counter()
-    report = _audit(lake, night, staged, Expected(plan.snapshot.rows, histogram))
+    report = _audit(lake, engine, night, staged, Expected(plan.snapshot.rows, _rejected(written), _histogram(written)))
     if report.problems:
         raise AuditError(f"The predictions of {night.scored_on}", staged.branch, report.problems)
-    snapshot = lake.publish(staged)
-    seconds = (scored - begun, time.perf_counter() - scored)
-    return Published(snapshot, plan.snapshot, report, sum(p.positives for p in written), len(written), *seconds)
-
-
-def score_file(night: Night, plan: Plan, parts: Parts, file: FileTask) -> Part:
-    """Score one data file of the population into one part of the Gold table: the function that an engine maps."""
-    rows, positives, histogram = 0, 0, np.zeros(BINS, np.int64)
-
-    def scored() -> Iterator[pa.RecordBatch]:
-        nonlocal rows, positives, histogram
-        for batch in plan.batches(file):
-            out = _predictions(night, batch)
-            rows += len(out)
-            positives += out.column(2).true_count
-            histogram += histogram_of(out.column(1).to_numpy())
-            yield out
-
-    address = parts.write(file.position, scored())
-    return Part(address, rows, positives, histogram)
-
-
-def published_nights(lake: Lakehouse, table: str) -> dict[str, Snapshot]:
-    """Return the snapshot that published each day (ISO date -> snapshot), rollbacks and reruns taken into account."""
-    nights: dict[str, Snapshot] = {}
-    for snapshot in lake.history(table):  # newest first
-        if "scored_on" in snapshot.properties:
-            nights.setdefault(snapshot.properties["scored_on"], snapshot)
-    return nights
-
-
-def newest_night(lake: Lakehouse, table: str) -> Snapshot:
-    """Return the snapshot of the newest published day; `SnapshotNotFoundError` when there is none."""
     try:
-        nights = published_nights(lake, table)
-    except TableNotFoundError:
-        nights = {}
-    if not nights:
-        raise SnapshotNotFoundError(f"Table {table!r} has no published night. Materialize {table.replace('.', '/')}.")
-    return nights[max(nights)]
+        snapshot = publish(lake, staged)
+    except PublishConflictError:
+        discard(lake, staged)
+        raise
+    return Published(
+        snapshot,
+        plan.snapshot,
+        report,
+        positives=sum(part.positives for part in written),
+        parts=len(staged.parts),
+        unseen=_counted(part.unseen for part in written),
+        reasons=_counted(part.reasons for part in written),
+        scoring_seconds=scored - begun,
+        audit_seconds=time.perf_counter() - scored,
+    )
 
 
-def _last_histogram(lake: Lakehouse, table: str, before: date) -> Counts | None:
-    """Return the score histogram of the newest night before a day; None on the first night."""
-    earlier = {day: night for day, night in published_nights(lake, table).items() if day < before.isoformat()}
-    return histogram_from_text(earlier[max(earlier)].properties["score_histogram"]) if earlier else None
+# --- scoring --------------------------------------------------------------------------------------------------------
 
 
-def _predictions(night: Night, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Score one batch. Columns that are the same in every row are dictionaries of one value."""
-    contract, rows = night.scorer.contract, batch.num_rows
-    scores = night.scorer.score(encode_arrow(contract, batch))
-    sha256 = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([night.scorer.sha256]))
-    columns = [
-        batch.column(contract.entity_key).cast(_KEY_TYPES[contract.entity_key_type]),
-        pa.array(scores),
-        pa.array(night.scorer.decide(scores)),
-        pa.repeat(pa.scalar(night.version, pa.int32()), rows),
-        sha256,
-        pa.repeat(pa.scalar(night.scored_at, pa.timestamp("us", tz="UTC")), rows),
-        pa.repeat(pa.scalar(night.scored_on, pa.date32()), rows),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=_part_schema(contract))
-
-
-def _part_schema(contract: Contract) -> pa.Schema:
-    schema = predictions_schema(contract)
-    at = schema.get_field_index("model_sha256")
-    return schema.set(at, schema.field(at).with_type(pa.dictionary(pa.int8(), pa.string())))
-
-
-def _audit(lake: Lakehouse, night: Night, staged: Staged, expected: Expected) -> AuditReport:
-    """Read the staged rows back as a reader would, and audit them."""
+def _score_and_stage(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) -> tuple[Staged, list[ScoredPart]]:
     contract = night.scorer.contract
-    columns = [contract.entity_key, contract.output]
-    day = partition_is(PARTITION, night.scored_on)
-    plan = lake.plan(night.predictions, columns, staged.snapshot.id, where=day)
-    batches = (batch for file in plan.files for batch in plan.batches(file))
-    rows = ((batch[contract.entity_key], batch[contract.output].to_numpy(zero_copy_only=False)) for batch in batches)
-    last_night = _last_histogram(lake, night.predictions, night.scored_on)
-    return audit(rows, expected, last_night, night.max_shift)
+    keys = lake.plan(night.population, [contract.entity_key], plan.snapshot.id)
+    repeated = repeated_keys(engine, keys, contract.entity_key)
+    folder = f"{PARTITION}={night.scored_on}/"
+    distinct = [contract.entity_key, contract.output]
+    with (
+        lake.parts(night.predictions, folder, part_schema(contract), distinct) as parts,
+        lake.parts(night.rejects, folder, rejects_schema(contract), [contract.entity_key]) as rejects,
+    ):
+        scoring = Scoring(
+            night.scorer,
+            night.version,
+            night.scored_on,
+            night.scored_at,
+            plan.snapshot.id,
+            plan.reader,
+            repeated,
+            parts,
+            rejects,
+        )
+        written = engine.map(partial(score_share, scoring), plan.shares(_shares(lake, engine, night, plan)))
+        kept = [address for part in written for address in part.parts]
+        refused = [address for part in written for address in part.rejects]
+        parts.remove_all_but(kept)
+        rejects.remove_all_but(refused)
+        lineage = _lineage(night, plan.snapshot)
+        if refused or _has_rejects(lake, night):
+            write_day(lake, night.rejects, PARTITION, night.scored_on, refused, lineage)
+        properties = {
+            **lineage,
+            "rejected_rows": str(_rejected(written)),
+            "score_histogram": histogram_to_text(_histogram(written)),
+        }
+        return stage(lake, night.predictions, PARTITION, night.scored_on, kept, properties), written
 
 
-def _lineage(night: Night, plan: Plan) -> dict[str, str]:
+def _shares(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) -> int:
+    """Return into how many parts to score: a few for each slot, so that none waits; more if they grow too large."""
+    large = plan.snapshot.rows * lake.bytes_per_row(night.predictions) / lake.target_file_size(night.predictions)
+    return min(len(plan.files), max(SHARES_A_SLOT * engine.slots, math.ceil(large)))
+
+
+def _rejected(written: Sequence[ScoredPart]) -> int:
+    return sum(part.rejected for part in written)
+
+
+def _histogram(written: Sequence[ScoredPart]) -> Counts:
+    return sum((part.histogram for part in written), np.zeros(BINS, np.int64))
+
+
+def _counted(counts: Iterable[dict[Reason, int]]) -> dict[Reason, int]:
+    total: Counter[Reason] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
+
+
+def _has_rejects(lake: Lakehouse, night: Night) -> bool:
+    return bool(lake.plan(night.rejects, where=partition_is(PARTITION, night.scored_on)).files)
+
+
+def _lineage(night: Night, source: Snapshot) -> dict[str, str]:
     """Describe where the rows come from, for the snapshot's properties."""
     return {
         "scored_on": night.scored_on.isoformat(),
@@ -212,20 +164,51 @@ def _lineage(night: Night, plan: Plan) -> dict[str, str]:
         "model_sha256": night.scorer.sha256,
         "training_snapshot": night.scorer.contract.training_snapshot,
         "source_table": night.population,
-        "source_snapshot": str(plan.snapshot.id),
+        "source_snapshot": str(source.id),
         "dagster_run_id": night.dagster_run_id,
     }
 
 
-def _ensure_predictions(lake: Lakehouse, contract: Contract, table: str) -> None:
-    """Make the Gold table; `LakehouseError` where one with other columns is in its place."""
-    lake.ensure_table(table, predictions_schema(contract), PARTITION)
+# --- the audit ------------------------------------------------------------------------------------------------------
+
+
+def _audit(lake: Lakehouse, engine: Engine, night: Night, staged: Staged, expected: Expected) -> AuditReport:
+    """Read the staged rows back as a reader would, and audit them."""
+    key, score = night.scorer.contract.entity_key, night.scorer.contract.output
+    day, at = partition_is(PARTITION, night.scored_on), staged.snapshot.id
+    rows = lake.plan(night.predictions, [key, score], at, where=day)
+    tallies = engine.map(partial(tally_share, rows.reader, key, score), rows.shares(SHARES_A_SLOT * engine.slots))
+    repeated = repeated_keys(engine, lake.plan(night.predictions, [key], at, where=day), key)
+    last_night = _last_histogram(lake, night)
+    return audit(sum(tallies, Tally()), len(repeated), expected, last_night, night.limits)
+
+
+def tally_share(reader: Reader, key: str, score: str, share: Share) -> Tally:
+    """Count the staged rows of some files: a function that an engine maps."""
+    batches = (batch for file in share.files for batch in reader.batches(file))
+    return sum((tally_of(batch[key], batch[score].to_numpy(zero_copy_only=False)) for batch in batches), Tally())
+
+
+def _last_histogram(lake: Lakehouse, night: Night) -> Counts | None:
+    """Return the score histogram of the newest night before this one; None on the first night."""
+    nights = published_nights(lake, night.predictions)
+    earlier = [day for day in nights if day < night.scored_on.isoformat()]
+    return histogram_from_text(nights[max(earlier)].properties["score_histogram"]) if earlier else None
+
+
+# --- before any row is read -----------------------------------------------------------------------------------------
+
+
+def _ensure_table(lake: Lakehouse, contract: Contract, table: str, schema: pa.Schema, declared: str) -> None:
+    """Make the table; `LakehouseError` where one with other columns is in its place."""
+    lake.ensure_table(table, schema, PARTITION)
     there = {field.name: str(field.type).removeprefix("large_") for field in lake.schema(table)}
-    wanted = {field.name: str(field.type) for field in predictions_schema(contract)}
+    wanted = {field.name: str(field.type) for field in schema}
     if missing := [f"{name} ({dtype})" for name, dtype in wanted.items() if there.get(name) != dtype]:
         raise LakehouseError(
-            f"Table {table!r} is not one for the predictions of {contract.model!r}: it lacks {', '.join(missing)}. "
-            f"Its columns: {', '.join(there)}. Name another table as `predictions.table`, or drop this one."
+            f"Table {table!r} is not one for the {declared.rpartition('.')[2]} of {contract.model!r}: it lacks "
+            f"{', '.join(missing)}. Its columns: {', '.join(there)}. Name another table as `{declared}`, or drop this "
+            "one."
         )
 
 

@@ -16,6 +16,11 @@ Result = TypeVar("Result")
 class Engine(Protocol):
     """Maps a function over tasks."""
 
+    @property
+    def slots(self) -> int:
+        """How many tasks run at once."""
+        ...
+
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
         """Return the results in the order of the tasks; the first error stops the rest and is raised."""
         ...
@@ -25,11 +30,11 @@ class LocalEngine:
     """Threads of this process: reading Parquet, encoding and the network all release Python's lock."""
 
     def __init__(self, threads: int) -> None:
-        self.threads = threads
+        self.slots = threads
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
         """Return the results in the order of the tasks; the first error stops the rest and is raised."""
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="engine")
+        pool = ThreadPoolExecutor(self.slots, thread_name_prefix="engine")
         try:
             futures = [pool.submit(function, task) for task in tasks]
             wait(futures, return_when=FIRST_EXCEPTION)

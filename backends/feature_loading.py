@@ -6,12 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from backends.batch_scoring import newest_night, population_plan
-from backends.lakehouse import Lakehouse, Plan, Snapshot
+from backends.batch_scoring import population_plan
+from backends.engines import Engine
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.reading import Plan, Snapshot
+from backends.nights import newest_night
 from backends.online_store import Batch, LoadReport, OnlineStore
+from backends.rejects import Accepted, accept
+from backends.repeated_keys import repeated_keys
 from backends.vectors import EventTimes
 from models.contract import Contract
-from models.encoding import encode_arrow
 from models.errors import ColumnError
 
 
@@ -21,10 +25,12 @@ class Loaded:
 
     source: Snapshot
     report: LoadReport
+    scored: int  # rows of the night
 
 
 def load_features(
     lake: Lakehouse,
+    engine: Engine,
     store: OnlineStore,
     contract: Contract,
     population: str,
@@ -34,29 +40,31 @@ def load_features(
 ) -> Loaded:
     """Replace the store's vectors by those of the snapshot that the newest published night was scored from.
 
-    Both lanes then see the same customers in the same state. The event time of a vector is that of `time_column`;
-    without one, the time of the snapshot.
+    Both lanes then see the same customers in the same state: rows that the night rejected have no vector. The event
+    time of a vector is that of `time_column`; without one, the time of the snapshot.
     """
     night = newest_night(lake, predictions)
     plan = population_plan(lake, contract, population, int(night.properties["source_snapshot"]), time_column)
     facts = {"source_snapshot": str(plan.snapshot.id), "scored_on": night.properties["scored_on"], **properties}
-    report = store.load(contract, _batches(plan, contract, time_column), facts)
-    return Loaded(plan.snapshot, report)
+    keys = lake.plan(population, [contract.entity_key], plan.snapshot.id)
+    repeated = repeated_keys(engine, keys, contract.entity_key)
+    report = store.load(contract, _batches(plan, contract, repeated, time_column), facts)
+    return Loaded(plan.snapshot, report, plan.snapshot.rows - int(night.properties.get("rejected_rows", 0)))
 
 
-def _batches(plan: Plan, contract: Contract, time_column: str | None) -> Iterator[Batch]:
+def _batches(plan: Plan, contract: Contract, repeated: pa.Array, time_column: str | None) -> Iterator[Batch]:
     for file in plan.files:
         for batch in plan.batches(file):
-            keys = batch.column(contract.entity_key)
-            values = keys.to_numpy() if contract.entity_key_type == "integer" else keys.to_pylist()
-            yield values, encode_arrow(contract, batch), _event_times(plan, batch, time_column)
+            rows = accept(contract, batch, repeated)
+            values = rows.keys.to_numpy() if contract.entity_key_type == "integer" else rows.keys.to_pylist()
+            yield values, rows.encoded, _event_times(plan, batch, rows, time_column)
 
 
-def _event_times(plan: Plan, batch: pa.RecordBatch, time_column: str | None) -> EventTimes:
+def _event_times(plan: Plan, batch: pa.RecordBatch, rows: Accepted, time_column: str | None) -> EventTimes:
     if time_column is None:
         committed = np.datetime64(plan.snapshot.committed_at.replace(tzinfo=None), "ms")
-        return np.full(batch.num_rows, committed)
-    column = batch.column(time_column)
+        return np.full(len(rows.keys), committed)
+    column = rows.of(batch.column(time_column))
     if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
         raise ColumnError(
             f"Column {time_column!r} of {plan.snapshot.table!r} has type {column.type}, but a date or a timestamp is "

@@ -22,9 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from assets.resources import Backends
-from backends.batch_scoring import Night, population_plan, score_and_publish
-from backends.lakehouse import Lakehouse
+from backends.batch_scoring import population_plan, score_and_publish
+from backends.lakehouse.catalog import Lakehouse
+from backends.nights import Night
 from backends.settings import Settings
+from models.audit import Limits
 from models.declaration import Declaration, load_declaration
 from models.encoding import encode_arrow
 from models.scoring import Scorer
@@ -86,7 +88,7 @@ def _records(backends: Backends, lake: Lakehouse, declaration: Declaration) -> l
     registry = backends.registry()
     version = registry.champion(declaration.name)
     champion = Scorer(registry.read_version(version), version.sha256)
-    floating = _float_twin(backends, version.mlflow_run_id)
+    floating = _float_twin(backends, declaration.name, version.mlflow_run_id)
     plan = population_plan(lake, champion.contract, declaration.population.table, None)
     batches = [batch for _, batch in zip(range(2), plan.batches(plan.files[0]), strict=False)]
     batch = pa.Table.from_batches(batches).slice(0, KERNEL_ROWS)
@@ -94,11 +96,12 @@ def _records(backends: Backends, lake: Lakehouse, declaration: Declaration) -> l
     night = Night(
         population=declaration.population.table,
         predictions=SCRATCH,
+        rejects=f"{SCRATCH}_rejects",
         scorer=champion,
         version=version.version,
         scored_on=datetime.now(UTC).date(),
         scored_at=datetime.now(UTC),
-        max_shift=declaration.gates.max_score_shift,
+        limits=Limits(declaration.gates.max_score_shift, declaration.gates.max_rejected_share),
     )
     try:
         return [
@@ -111,15 +114,16 @@ def _records(backends: Backends, lake: Lakehouse, declaration: Declaration) -> l
             _lookups(backends, declaration, champion, plan.snapshot.rows),
         ]
     finally:
-        if lake.catalog.table_exists(SCRATCH):
-            lake.catalog.purge_table(SCRATCH)
+        for table in (SCRATCH, f"{SCRATCH}_rejects"):
+            if lake.catalog.table_exists(table):
+                lake.catalog.purge_table(table)
 
 
-def _float_twin(backends: Backends, run_id: str) -> Scorer:
+def _float_twin(backends: Backends, model: str, run_id: str) -> Scorer:
     from assets.trained_model import ARTIFACT
     from models.scoring import sha256_of
 
-    manifest = json.loads((backends.settings.home / "manifests" / "churn" / "trained_model.json").read_text())
+    manifest = json.loads((backends.settings.home / "manifests" / model / "trained_model.json").read_text())
     onnx = backends.registry().read_onnx(run_id, ARTIFACT, manifest["sha256"])
     assert sha256_of(onnx) == manifest["sha256"]
     return Scorer(onnx)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from datetime import date
+from itertools import chain
 
 import pyarrow as pa
 
 from backends.engines import Engine
-from backends.lakehouse import Lakehouse, Snapshot
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.publishing import write_whole
+from backends.lakehouse.reading import Snapshot
 from demo.population import Chunk, active_customers, churn_examples, customer_chunks, last_labelled_month
 
 CUSTOMERS = "silver.active_customers"
@@ -41,9 +44,9 @@ def _write(
     lake.ensure_table(table, plain)
     with lake.parts(table, "", schema) as parts:
 
-        def write(chunk: Chunk) -> str:
-            address = parts.write(chunk.index, make(chunk).to_batches())
+        def write(chunk: Chunk) -> list[str]:
+            addresses = parts.write(chunk.index, make(chunk).to_batches())
             tick(chunk.rows)
-            return address
+            return addresses
 
-        return lake.replace(table, engine.map(write, customer_chunks(rows)), {})
+        return write_whole(lake, table, list(chain.from_iterable(engine.map(write, customer_chunks(rows)))), {})

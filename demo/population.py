@@ -1,6 +1,6 @@
 """The demo's two tables, chunk by chunk: active customers to score, and labelled examples to learn from.
 
-Arrow in memory only; writing them to the lake is `backends/lakehouse.py`. A chunk depends on the seed, its index and
+Arrow in memory only; writing them to the lake is `demo/lake.py`. A chunk depends on the seed, its index and
 its dates alone, so chunks can be made in any order and by any number of threads.
 """
 

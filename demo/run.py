@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 
 from assets.resources import Backends
 from assets.sources import report_tables
+from backends.engines import LocalEngine
 from backends.settings import Settings
 from bento.client import ApiClient
 from demo.lake import CUSTOMERS, EXAMPLES, write_customers, write_examples
@@ -52,7 +53,7 @@ class Demo:
 
     def population(self, rows: int, examples: int, seed: int) -> float:
         """Write both tables; return the best AUC that any model can reach on the test months."""
-        engine = self.backends.engine()
+        engine = LocalEngine(self.settings.threads)
         with self.backends.lakehouse() as lake:
             with self.stages.stage(f"{rows:,} customers", total=rows) as stage:
                 write_customers(lake, engine, rows, seed, self.today, stage.advance)

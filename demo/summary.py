@@ -12,7 +12,7 @@ from rich.table import Table
 
 from assets.metadata import table_key
 from assets.resources import Backends
-from backends.batch_scoring import newest_night
+from backends.nights import newest_night
 from backends.settings import without_secrets
 from bento.client import ApiClient
 from models.declaration import Declaration

@@ -1,17 +1,16 @@
-"""What a night's scores must satisfy before anybody may read them: a pure fold over the staged rows.
+"""What a night's scores must satisfy before anybody may read them.
 
-Rows as many as the population has, keys present and unique, scores finite and within [0, 1], and a distribution near
-the last published night's.
+Rows as many as the population has, apart from those that were rejected, which are few; keys present and unique; scores
+finite and within [0, 1]; and a distribution near the last published night's.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from models.errors import Problem
 
@@ -22,24 +21,63 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class AuditReport:
-    """What was found in the staged rows. `problems` is empty when they may be published."""
+class Tally:
+    """What stands in some of the staged rows, in figures that add up."""
 
-    rows: int
-    histogram: Counts  # int64 [BINS]
-    mean: float
-    minimum: float
-    maximum: float
-    shift: float | None  # population stability index against the last night; None on the first
-    problems: list[Problem]
+    rows: int = 0
+    missing_keys: int = 0
+    histogram: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))  # of the scores within [0, 1]
+    total: float = 0.0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.rows + other.rows,
+            self.missing_keys + other.missing_keys,
+            self.histogram + other.histogram,
+            self.total + other.total,
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
+        )
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the writer says it staged."""
+    """What the writer says of the rows that it staged."""
 
-    rows: int  # of the population
+    population: int  # rows
+    rejected: int  # rows of the population that were not scored
     histogram: Counts  # int64 [BINS], of the scores as they were made
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a night may go."""
+
+    max_shift: float  # population stability index against the last night
+    max_rejected_share: float
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What was found in the staged rows. `problems` is empty when they may be published."""
+
+    tally: Tally
+    rejected: int
+    rejected_share: float
+    shift: float | None  # population stability index against the last night; None on the first
+    problems: list[Problem]
+
+    @property
+    def rows(self) -> int:
+        """How many rows are staged."""
+        return self.tally.rows
+
+    @property
+    def mean(self) -> float:
+        """The mean score."""
+        return self.tally.total / max(1, self.tally.rows)
 
 
 def histogram_of(scores: npt.NDArray[np.float32]) -> Counts:
@@ -48,71 +86,66 @@ def histogram_of(scores: npt.NDArray[np.float32]) -> Counts:
     return np.bincount(np.minimum((good * np.float32(BINS)).astype(np.int64), BINS - 1), minlength=BINS)
 
 
+def tally_of(keys: pa.Array, scores: npt.NDArray[np.float32]) -> Tally:
+    """Count one batch, as read back from the staged snapshot."""
+    low, high = float(scores.min(initial=math.inf)), float(scores.max(initial=-math.inf))
+    return Tally(len(keys), keys.null_count, histogram_of(scores), float(scores.sum(dtype=np.float64)), low, high)
+
+
 def audit(
-    batches: Iterable[tuple[pa.Array, npt.NDArray[np.float32]]],
-    expected: Expected,
-    last_night: Counts | None,
-    max_shift: float,
+    tally: Tally, repeated_keys: int, expected: Expected, last_night: Counts | None, limits: Limits
 ) -> AuditReport:
-    """Audit (keys, scores) batches as read back from the staged snapshot."""
-    keys, histogram, total = [], np.zeros(BINS, np.int64), 0.0
-    low, high = np.inf, -np.inf
-    for batch_keys, scores in batches:
-        keys.append(batch_keys)
-        histogram += histogram_of(scores)
-        total += float(scores.sum(dtype=np.float64))
-        low, high = float(scores.min(initial=low)), float(scores.max(initial=high))
-    rows = sum(map(len, keys))
-    shift = None if last_night is None else population_stability_index(last_night, histogram)
+    """Hold what stands on the branch against what the writer says, against the last night, and against the limits.
+
+    `repeated_keys` counts the keys that stand in more than one staged row.
+    """
+    shift = None if last_night is None else population_stability_index(last_night, tally.histogram)
+    share = expected.rejected / max(1, expected.population)
     problems = [
-        *_row_problems(keys, rows, expected.rows),
-        *_score_problems(histogram, rows, expected, shift, max_shift),
+        *_row_problems(tally, repeated_keys, expected),
+        *_reject_problems(expected, share, limits.max_rejected_share),
+        *_score_problems(tally, expected, shift, limits.max_shift),
     ]
-    return AuditReport(rows, histogram, total / max(1, rows), low, high, shift, problems)
+    return AuditReport(tally, expected.rejected, share, shift, problems)
 
 
-def _row_problems(keys: list[pa.Array], rows: int, expected_rows: int) -> list[Problem]:
-    problems = []
-    if rows != expected_rows:
-        remedy = f"The population has {expected_rows:,} rows: none may be lost or scored twice. Run again."
-        problems.append(Problem("rows", rows, "differ in number from the population's", remedy))
-    missing = sum(chunk.null_count for chunk in keys)
-    if missing:
-        problems.append(Problem("entity key", None, f"is null in {missing:,} rows", "Mend the population table."))
-    distinct = _count_distinct(keys)
-    if distinct != rows - missing:
-        message = f"{rows - missing - distinct:,} keys stand more than once"
-        problems.append(Problem("entity key", distinct, message, "Mend the population table: one row for each key."))
+def _row_problems(tally: Tally, repeated_keys: int, expected: Expected) -> list[Problem]:
+    problems, remedy = [], "Run again; if it stays so, the population's files are damaged."
+    wanted = expected.population - expected.rejected
+    if tally.rows != wanted:
+        message = f"differ in number from the {wanted:,} that the population has, rejects taken off"
+        problems.append(Problem("rows", tally.rows, message, "None may be lost or scored twice. Run again."))
+    if tally.missing_keys:
+        problems.append(Problem("entity key", None, f"is null in {tally.missing_keys:,} rows", remedy))
+    if repeated_keys:
+        problems.append(Problem("entity key", repeated_keys, "keys stand more than once", remedy))
     return problems
 
 
-def _score_problems(
-    histogram: Counts, rows: int, expected: Expected, shift: float | None, max_shift: float
-) -> list[Problem]:
+def _reject_problems(expected: Expected, share: float, limit: float) -> list[Problem]:
+    if share <= limit:
+        return []
+    remedy = (
+        f"Allowed is a share of {limit:g} (gates.max_rejected_share). Look into the table of rejects, mend the "
+        "population, or raise the limit."
+    )
+    message = f"are {share:.2%} of the population's {expected.population:,}"
+    return [Problem("rejected rows", expected.rejected, message, remedy)]
+
+
+def _score_problems(tally: Tally, expected: Expected, shift: float | None, max_shift: float) -> list[Problem]:
     problems = []
-    broken = rows - int(histogram.sum())
+    broken = tally.rows - int(tally.histogram.sum())
     if broken:
         remedy = "Check the champion's training run."
         problems.append(Problem("score", f"{broken:,} rows", "is not a number from 0 to 1", remedy))
-    if not np.array_equal(histogram, expected.histogram):
+    if not np.array_equal(tally.histogram, expected.histogram):
         remedy = "The files were changed or damaged after they were written. Run again."
         problems.append(Problem("score", None, "read back differs from the score that was written", remedy))
     if shift is not None and shift > max_shift:
         remedy = f"Allowed is {max_shift:g} (gates.max_score_shift). Look for a changed source, or raise the limit."
         problems.append(Problem("score shift", round(shift, 4), "against the last night is too large", remedy))
     return problems
-
-
-def _count_distinct(keys: list[pa.Array]) -> int:
-    """Count distinct keys that are not null. Integers are sorted in place: 8 bytes a row and no hash table."""
-    if not keys:
-        return 0
-    if not pa.types.is_integer(keys[0].type):
-        return int(pc.count_distinct(pa.chunked_array(keys)).as_py())
-    values = np.concatenate([chunk.drop_null().to_numpy() for chunk in keys])
-    if not (values[1:] > values[:-1]).all():  # a population in the order of its keys needs no sorting
-        values.sort()
-    return int(np.count_nonzero(values[1:] != values[:-1])) + min(1, len(values))
 
 
 def population_stability_index(expected: Counts, actual: Counts) -> float:

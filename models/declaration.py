@@ -103,6 +103,12 @@ class Gates(Frozen):
     max_auc_behind_champion: float = Field(0.002, ge=0, description="How far behind the champion on the same rows.")
     max_calibration_error: float = Field(0.05, gt=0, le=1, description="Most expected calibration error, 10 bins.")
     max_score_shift: float = Field(0.25, gt=0, description="Most population stability index against the last night.")
+    max_rejected_share: float = Field(
+        0.001,
+        ge=0,
+        lt=1,
+        description="Most rows of the population, as a share, that may be rejected in a night.",
+    )
     int8: Int8Limits = Int8Limits()
 
 
@@ -110,6 +116,7 @@ class Predictions(Frozen):
     """The Gold table, and when it is made."""
 
     table: TableName | None = Field(None, description="Default: gold.<name>_predictions.")
+    rejects: TableName | None = Field(None, description="Rows that were refused, and why: gold.<name>_rejects.")
     score_at: TimeOfDay = Field("02:00", description="When the day's partition is requested.")
     ready_by: TimeOfDay = Field("08:00", description="When readers count on it.")
     timezone: str = "UTC"
@@ -152,6 +159,11 @@ class Declaration(Frozen):
     def predictions_table(self) -> str:
         """The Gold table's identifier."""
         return self.predictions.table or f"gold.{self.name}_predictions"
+
+    @property
+    def rejects_table(self) -> str:
+        """The identifier of the table of rejected rows."""
+        return self.predictions.rejects or f"gold.{self.name}_rejects"
 
 
 def load_declaration(path: Path) -> Declaration:

@@ -47,6 +47,23 @@ class Encoded:
         return Encoded(self.numbers[rows], self.categories[rows])
 
 
+@dataclass(frozen=True)
+class Violation:
+    """Rows whose value in one column the contract refuses."""
+
+    column: str
+    reason: str
+    rows: npt.NDArray[np.int64]  # positions in the batch, ascending
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A batch as encoded, and what in it the contract refuses."""
+
+    encoded: Encoded
+    violations: list[Violation]
+
+
 # --- Arrow ----------------------------------------------------------------------------------------------------------
 
 
@@ -98,19 +115,38 @@ def encode_arrow(contract: Contract, batch: pa.RecordBatch | pa.Table) -> Encode
 
     Dictionary-encoded text is fastest. Raises `ColumnError` for the schema, `ValueRejectedError` for values.
     """
+    screened = screen_arrow(contract, batch)
+    if screened.violations:
+        raise ValueRejectedError([_problem(contract, violation, batch) for violation in screened.violations])
+    return screened.encoded
+
+
+def screen_arrow(contract: Contract, batch: pa.RecordBatch | pa.Table) -> Screened:
+    """Encode a batch whatever its values are, and say which rows the contract refuses. `ColumnError` as above.
+
+    An unseen category is no violation: it has a code of its own.
+    """
     check_columns(contract, batch.schema)
     numbers = np.empty((batch.num_rows, len(contract.numbers)), np.float32)
     categories = np.empty((batch.num_rows, len(contract.categories)), np.int32)
-    problems: list[Problem] = []
+    violations: list[Violation] = []
     for j, (name, number) in enumerate(contract.numbers.items()):
         numbers[:, j] = column = _float32(batch.column(name))
-        problems += _number_problems(name, number, column)
+        violations += _number_violations(name, number, column)
     for j, (name, category) in enumerate(contract.categories.items()):
         categories[:, j] = codes = _codes(batch.column(name), category)
-        problems += _category_problems(name, category, codes)
-    if problems:
-        raise ValueRejectedError(problems)
-    return Encoded(numbers, categories)
+        if not category.missing:
+            violations += _violations(name, "is missing", codes == category.missing_code)
+    return Screened(Encoded(numbers, categories), violations)
+
+
+def unseen_values(contract: Contract, encoded: Encoded) -> dict[str, int]:
+    """Count the rows whose category the vocabulary has not, by column; columns without any are left out."""
+    others = {
+        name: int(np.count_nonzero(encoded.categories[:, j] == category.other_code))
+        for j, (name, category) in enumerate(contract.categories.items())
+    }
+    return {name: rows for name, rows in others.items() if rows}
 
 
 def _float32(column: pa.Array | pa.ChunkedArray) -> Numbers:
@@ -145,28 +181,24 @@ def _codes(column: pa.Array | pa.ChunkedArray, feature: CategoryFeature) -> Code
     return np.concatenate(codes) if codes else np.empty(0, np.int32)
 
 
-def _number_problems(name: str, feature: NumberFeature, column: Numbers) -> list[Problem]:
-    """Find the first offender of each rule; min and max ignore NaN, so one pass each is enough."""
-    if not len(column):
-        return []
-    problems = []
-    absent = np.isnan(column)
-    if not feature.missing and absent.any():
-        problems.append(Problem(name, None, f"is missing in {int(absent.sum())} rows", _number_remedy(feature)))
+def _number_violations(name: str, feature: NumberFeature, column: Numbers) -> list[Violation]:
+    """Infinities are out of any bounds; NaN is missing, and compares as within them."""
     low, high = _bounds(feature)
-    outside = (column < low) | (column > high)
-    if outside.any():
-        first = float(column[int(np.argmax(outside))])
-        message = f"is out of bounds in {int(outside.sum())} rows"
-        problems.append(Problem(name, first, message, _number_remedy(feature)))
-    return problems
+    missing = [] if feature.missing else _violations(name, "is missing", np.isnan(column))
+    return [*missing, *_violations(name, "is out of bounds", (column < low) | (column > high))]
 
 
-def _category_problems(name: str, feature: CategoryFeature, codes: Codes) -> list[Problem]:
-    if feature.missing:
-        return []
-    absent = int((codes == feature.missing_code).sum())
-    return [Problem(name, None, f"is missing in {absent} rows", _category_remedy(feature))] if absent else []
+def _violations(name: str, reason: str, refused: npt.NDArray[np.bool_]) -> list[Violation]:
+    return [Violation(name, reason, np.flatnonzero(refused))] if refused.any() else []
+
+
+def _problem(contract: Contract, violation: Violation, batch: pa.RecordBatch | pa.Table) -> Problem:
+    """Put a violation into words, with the first value that is concerned."""
+    feature = contract.features[violation.column]
+    remedy = _number_remedy(feature) if isinstance(feature, NumberFeature) else _category_remedy(feature)
+    missing = violation.reason == "is missing"
+    value = None if missing else float(_float32(batch.column(violation.column))[violation.rows[0]])
+    return Problem(violation.column, value, f"{violation.reason} in {len(violation.rows)} rows", remedy)
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------

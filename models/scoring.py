@@ -4,7 +4,8 @@ One session setting for every lane keeps their scores bit-identical: one thread,
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,14 @@ def session_options() -> ort.SessionOptions:
 
 
 class Scorer:
-    """A verified ONNX file, its contract and its session. Safe to share between threads.
+    """A verified ONNX file, its contract and its session. Safe to share between threads, and can be sent to processes.
 
     `sha256`, where given, must be the digest of `onnx`; otherwise, and for bytes that are no model of ours,
     `ModelFileError`.
     """
 
     def __init__(self, onnx: bytes, sha256: str | None = None) -> None:
-        self.sha256 = sha256_of(onnx)
+        self._onnx, self.sha256 = onnx, sha256_of(onnx)
         if sha256 is not None and sha256 != self.sha256:
             raise ModelFileError(
                 f"The ONNX file has sha256 {self.sha256}, but {sha256} was asked for ({len(onnx)} bytes). "
@@ -67,6 +68,10 @@ class Scorer:
         except OSError as error:
             raise ModelFileError(f"The ONNX file {path} cannot be read: {error}") from error
 
+    def __reduce__(self) -> tuple[Callable[[bytes], "Scorer"], tuple[bytes]]:
+        """Travel as the file's bytes; a process that receives them several times makes one session."""
+        return _received, (self._onnx,)
+
     def score(self, rows: Encoded) -> Scores:
         """Return float32 [rows] in [0, 1]."""
         if len(rows) <= ROWS_PER_CALL:
@@ -85,3 +90,8 @@ class Scorer:
         arrays = {NUMBERS: rows.numbers, CATEGORIES: rows.categories}
         (scores,) = self._session.run(self._outputs, {name: arrays[name] for name in self._inputs})
         return scores  # type: ignore[no-any-return]  # onnxruntime's `run` is typed as a list of anything
+
+
+@lru_cache(maxsize=8)
+def _received(onnx: bytes) -> Scorer:
+    return Scorer(onnx)

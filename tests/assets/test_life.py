@@ -12,7 +12,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
-from backends.batch_scoring import newest_night
+from backends.nights import newest_night
 from bento.build import find_bento
 from bento.client import ApiClient
 from bento.lineage import MODEL_FILE

@@ -35,6 +35,7 @@ CHECKS = {
     "churn/champion": {"reaches_the_least_auc", "keeps_up_with_the_champion", "is_calibrated"},
     "gold/churn_predictions": {
         "every_entity_is_scored_once",
+        "few_rows_are_rejected",
         "scores_are_probabilities",
         "scores_resemble_last_night",
     },

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from assets.resources import Backends
-from backends.batch_scoring import published_nights
+from backends.nights import published_nights
 from tests.backends.nights import customers, with_column
 from tests.lives import TINY, checks, declare, materialized, promoted, reason_of, run_job, write_table
 from tests.tiny_model import tiny_contract

@@ -12,7 +12,7 @@ import pytest
 from assets.api import api_agrees_with_gold
 from assets.parity import SAMPLE, SHOWN, ParityReport, replay
 from assets.resources import Backends
-from backends.batch_scoring import newest_night
+from backends.nights import newest_night
 from backends.online_store import LOOK_EVERY_SECONDS, open_store
 from backends.settings import Settings
 from bento.build import find_bento

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backends.lakehouse import Lakehouse
+from backends.lakehouse.catalog import Lakehouse
 from backends.settings import Settings
 
 

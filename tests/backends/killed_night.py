@@ -12,7 +12,7 @@ from pyiceberg.table.update.snapshot import ManageSnapshots
 
 from backends.batch_scoring import score_and_publish
 from backends.engines import LocalEngine
-from backends.lakehouse import Lakehouse
+from backends.lakehouse.catalog import Lakehouse
 from backends.settings import Settings
 from tests.backends.nights import night
 

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from backends.batch_scoring import Night
-from backends.lakehouse import Lakehouse, Snapshot
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.publishing import write_whole
+from backends.lakehouse.reading import Snapshot
+from backends.nights import Night
+from models.audit import Limits
 from models.scoring import Scorer
 from tests.tiny_model import tiny_contract, tiny_onnx
 
 POPULATION = "silver.active_customers"
 PREDICTIONS = "gold.tiny_predictions"
+REJECTS = "gold.tiny_rejects"
 FRIDAY, SATURDAY = date(2026, 11, 20), date(2026, 11, 21)
 SCORED_AT = datetime(2026, 11, 21, 2, 0, 5, 123456, tzinfo=UTC)
 
@@ -46,8 +50,8 @@ def write_files(lake: Lakehouse, table: str, files: Sequence[pa.Table]) -> Snaps
     """Make `files` the content of an unpartitioned table: one data file each, in one commit."""
     lake.ensure_table(table, files[0].schema)
     with lake.parts(table, "", files[0].schema) as parts:
-        addresses = [parts.write(position, file.to_batches()) for position, file in enumerate(files)]
-        return lake.replace(table, addresses, {})
+        addresses = [a for position, file in enumerate(files) for a in parts.write(position, file.to_batches())]
+        return write_whole(lake, table, addresses, {})
 
 
 def night(**changes: Any) -> Night:
@@ -55,11 +59,12 @@ def night(**changes: Any) -> Night:
     fields = {
         "population": POPULATION,
         "predictions": PREDICTIONS,
+        "rejects": REJECTS,
         "scorer": Scorer(tiny_onnx(tiny_contract())),
         "version": 3,
         "scored_on": SATURDAY,
         "scored_at": SCORED_AT,
-        "max_shift": 0.25,
+        "limits": Limits(max_shift=0.25, max_rejected_share=0.001),
         "dagster_run_id": "run-of-the-night",
     }
     return Night(**(fields | changes))

@@ -19,16 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from backends.batch_scoring import (
-    PARTITION,
-    Published,
-    newest_night,
-    predictions_schema,
-    published_nights,
-    score_and_publish,
-)
+from backends.batch_scoring import score_and_publish
 from backends.engines import LocalEngine
-from backends.lakehouse import Lakehouse, partition_is
+from backends.gold_tables import PARTITION, predictions_schema
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.reading import partition_is
+from backends.nights import Published, newest_night, published_nights
 from backends.settings import ROOT
 from models.audit import histogram_of, histogram_to_text, population_stability_index
 from models.encoding import encode_arrow

@@ -13,7 +13,10 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestCo
 from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, StringType
 
-from backends.lakehouse import Lakehouse, Staged, is_one_of, partition_is
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.publishing import Staged, publish, write_whole
+from backends.lakehouse.publishing import stage as stage_parts
+from backends.lakehouse.reading import is_one_of, partition_is
 from models.errors import LakehouseError, PublishConflictError, SnapshotNotFoundError, TableNotFoundError
 from tests.backends.nights import FRIDAY, POPULATION, SATURDAY, customers, write_files
 
@@ -28,7 +31,7 @@ def scores(day: date, values: list[float]) -> pa.Table:
 
 def stage(lake: Lakehouse, day: date, values: list[float], **properties: str) -> Staged:
     with lake.parts(GOLD, f"{DAY}={day}/", SCHEMA) as parts:
-        return lake.stage(GOLD, DAY, day, [parts.write(0, scores(day, values).to_batches())], properties)
+        return stage_parts(lake, GOLD, DAY, day, [parts.write(0, scores(day, values).to_batches())], properties)
 
 
 def scores_of(lake: Lakehouse, day: date, snapshot_id: int | None = None) -> list[float]:
@@ -63,7 +66,7 @@ def test_a_new_table_has_its_columns_its_partition_and_an_empty_snapshot(gold):
 
 
 def test_ensuring_a_table_again_changes_nothing(gold):
-    gold.publish(stage(gold, FRIDAY, [0.25]))
+    publish(gold, stage(gold, FRIDAY, [0.25]))
     before = gold.catalog.load_table(GOLD).metadata
     gold.ensure_table(GOLD, SCHEMA, DAY)
     assert gold.catalog.load_table(GOLD).metadata == before
@@ -73,14 +76,14 @@ def test_a_table_whose_making_was_cut_short_is_finished_by_the_next_call(lake):
     lake.catalog.create_namespace("gold")
     lake.catalog.create_table(GOLD, SCHEMA)  # as a process leaves it that was killed after its first step
     lake.ensure_table(GOLD, SCHEMA, DAY)
-    lake.publish(stage(lake, FRIDAY, [0.5]))
-    lake.publish(stage(lake, FRIDAY, [0.75]))
+    publish(lake, stage(lake, FRIDAY, [0.5]))
+    publish(lake, stage(lake, FRIDAY, [0.75]))
     assert scores_of(lake, FRIDAY) == [0.75]
     assert not lake.catalog.load_table(GOLD).spec().is_unpartitioned()
 
 
 def test_the_catalog_survives_its_process(settings, gold):
-    gold.publish(stage(gold, FRIDAY, [0.5]))
+    publish(gold, stage(gold, FRIDAY, [0.5]))
     with Lakehouse.open(settings) as again:
         assert scores_of(again, FRIDAY) == [0.5]
 
@@ -217,7 +220,7 @@ def test_rows_deleted_by_position_are_neither_read_nor_counted(lake, monkeypatch
         lambda lake: lake.read("silver.nothing"),
         lambda lake: lake.history("silver.nothing"),
         lambda lake: lake.schema("silver.nothing"),
-        lambda lake: lake.stage("silver.nothing", DAY, FRIDAY, [], {}),
+        lambda lake: stage_parts(lake, "silver.nothing", DAY, FRIDAY, [], {}),
     ],
 )
 def test_a_missing_table_is_named(lake, ask):
@@ -254,17 +257,17 @@ def test_staged_rows_are_invisible_until_they_are_published(gold):
     assert staged.base == before.id
     assert scores_of(gold, FRIDAY, staged.snapshot.id) == [0.25, 0.5]
 
-    published = gold.publish(staged)
+    published = publish(gold, staged)
     assert published == staged.snapshot == gold.snapshot(GOLD)
     assert scores_of(gold, FRIDAY) == [0.25, 0.5]
     assert branches(gold) == set()
 
 
 def test_a_days_rerun_replaces_exactly_that_day(gold):
-    gold.publish(stage(gold, FRIDAY, [0.1, 0.2]))
-    gold.publish(stage(gold, SATURDAY, [0.3, 0.4, 0.5]))
+    publish(gold, stage(gold, FRIDAY, [0.1, 0.2]))
+    publish(gold, stage(gold, SATURDAY, [0.3, 0.4, 0.5]))
     saturday = scores_of(gold, SATURDAY)
-    gold.publish(stage(gold, FRIDAY, [0.6]))
+    publish(gold, stage(gold, FRIDAY, [0.6]))
     assert scores_of(gold, FRIDAY) == pytest.approx([0.6])
     assert scores_of(gold, SATURDAY) == saturday
     assert gold.snapshot(GOLD).rows == 4
@@ -276,7 +279,7 @@ def test_replace_makes_the_parts_the_only_content(lake):
     assert lake.read(POPULATION).num_rows == 5
     assert second.id != first.id
     with lake.parts(POPULATION, "", customers(1).schema) as parts:
-        third = lake.replace(POPULATION, [parts.write(0, customers(7).to_batches())], {"made_by": "a test"})
+        third = write_whole(lake, POPULATION, [parts.write(0, customers(7).to_batches())], {"made_by": "a test"})
     assert third == lake.snapshot(POPULATION)
     assert (third.rows, third.properties) == (7, {"made_by": "a test"})
 
@@ -286,7 +289,7 @@ def test_parts_of_dictionary_columns_are_plain_text_to_a_reader(lake):
     encoded = rows.set_column(4, "plan", rows["plan"].dictionary_encode())
     lake.ensure_table(POPULATION, rows.schema)
     with lake.parts(POPULATION, "", encoded.schema) as parts:
-        lake.replace(POPULATION, [parts.write(0, encoded.to_batches())], {})
+        write_whole(lake, POPULATION, [parts.write(0, encoded.to_batches())], {})
     assert lake.read(POPULATION)["plan"].to_pylist() == rows["plan"].to_pylist()
     assert pa.types.is_large_string(lake.schema(POPULATION).field("plan").type)
 
@@ -296,14 +299,14 @@ def test_the_next_stage_of_a_day_removes_its_stale_branches_and_no_others(gold):
     assert branches(gold) == {staged.branch for staged in abandoned}
     again = stage(gold, FRIDAY, [0.3])
     assert branches(gold) == {again.branch, abandoned[1].branch}
-    gold.publish(again)
+    publish(gold, again)
     assert scores_of(gold, FRIDAY) == pytest.approx([0.3])
 
 
 def test_a_foreign_branch_is_left_alone(gold):
     table = gold.catalog.load_table(GOLD)
     table.manage_snapshots().create_branch(gold.snapshot(GOLD).id, "audited_by_somebody_else").commit()
-    gold.publish(stage(gold, FRIDAY, [0.3]))
+    publish(gold, stage(gold, FRIDAY, [0.3]))
     assert branches(gold) == {"audited_by_somebody_else"}
 
 
@@ -312,10 +315,10 @@ def test_a_foreign_commit_between_stage_and_publish_is_a_conflict(gold):
     gold.catalog.load_table(GOLD).append(scores(SATURDAY, [0.75]))
     theirs = gold.snapshot(GOLD)
     with pytest.raises(PublishConflictError, match=r"'gold\.scores' was changed by somebody else.*run again"):
-        gold.publish(staged)
+        publish(gold, staged)
     assert gold.snapshot(GOLD) == theirs
     assert scores_of(gold, FRIDAY) == []
-    gold.publish(stage(gold, FRIDAY, [0.5]))
+    publish(gold, stage(gold, FRIDAY, [0.5]))
     assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([0.5], [0.75])
     assert branches(gold) == set()
 
@@ -323,11 +326,11 @@ def test_a_foreign_commit_between_stage_and_publish_is_a_conflict(gold):
 def test_of_two_days_staged_at_once_the_second_runs_again(settings, gold):
     with Lakehouse.open(settings) as other:
         friday, saturday = stage(gold, FRIDAY, [0.25]), stage(other, SATURDAY, [0.75])
-        other.publish(saturday)
+        publish(other, saturday)
         with pytest.raises(PublishConflictError):
-            gold.publish(friday)
+            publish(gold, friday)
         assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([], [0.75])
-        gold.publish(stage(gold, FRIDAY, [0.25]))
+        publish(gold, stage(gold, FRIDAY, [0.25]))
         assert (scores_of(other, FRIDAY), scores_of(other, SATURDAY)) == ([0.25], [0.75])
 
 
@@ -338,7 +341,7 @@ def test_days_staged_by_threads_are_all_there_after_reruns(settings, gold):
         with Lakehouse.open(settings) as lake:
             while True:
                 try:
-                    lake.publish(stage(lake, day, [0.5] * day.day))
+                    publish(lake, stage(lake, day, [0.5] * day.day))
                 except PublishConflictError:
                     continue
                 return
@@ -357,7 +360,7 @@ def test_a_branch_that_somebody_moved_is_not_published(gold):
     before = gold.snapshot(GOLD)
     gold.catalog.load_table(GOLD).append(scores(FRIDAY, [99.0]), branch=staged.branch)
     with pytest.raises(PublishConflictError, match=staged.branch):
-        gold.publish(staged)
+        publish(gold, staged)
     assert gold.snapshot(GOLD) == before
 
 
@@ -365,22 +368,22 @@ def test_a_branch_that_somebody_removed_is_not_published(gold):
     staged = stage(gold, FRIDAY, [0.5])
     gold.catalog.load_table(GOLD).manage_snapshots().remove_branch(staged.branch).commit()
     with pytest.raises(PublishConflictError, match=staged.branch):
-        gold.publish(staged)
+        publish(gold, staged)
     assert scores_of(gold, FRIDAY) == []
 
 
 def test_nothing_is_published_twice(gold):
     staged = stage(gold, FRIDAY, [0.5])
-    published = gold.publish(staged)
+    published = publish(gold, staged)
     with pytest.raises(PublishConflictError):
-        gold.publish(staged)
+        publish(gold, staged)
     assert gold.snapshot(GOLD) == published
 
 
 def test_history_has_the_published_snapshots_newest_first_with_our_properties_alone(gold):
     begun = datetime.now(UTC) - timedelta(seconds=1)
-    friday = gold.publish(stage(gold, FRIDAY, [0.5], scored_on="friday", note="a, b = c"))
-    saturday = gold.publish(stage(gold, SATURDAY, [0.5], scored_on="saturday"))
+    friday = publish(gold, stage(gold, FRIDAY, [0.5], scored_on="friday", note="a, b = c"))
+    saturday = publish(gold, stage(gold, SATURDAY, [0.5], scored_on="saturday"))
     stage(gold, SATURDAY, [0.5], scored_on="never published")
     assert [s.properties for s in gold.history(GOLD)] == [
         {"scored_on": "saturday"},
@@ -432,7 +435,7 @@ def test_parts_that_were_deleted_already_do_not_hide_the_error(gold):
 def test_parts_stay_when_nobody_knows_whether_the_commit_arrived(gold):
     def lose_the_answer() -> None:
         with gold.parts(GOLD, "", SCHEMA) as parts:
-            gold.replace(GOLD, [parts.write(0, scores(FRIDAY, [0.5]).to_batches())], {})
+            write_whole(gold, GOLD, [parts.write(0, scores(FRIDAY, [0.5]).to_batches())], {})
             raise CommitStateUnknownException
 
     with pytest.raises(CommitStateUnknownException):
@@ -449,8 +452,8 @@ def test_a_stage_that_fails_leaves_main_as_it_was(gold):
     before = gold.snapshot(GOLD)
     mixed = pa.concat_tables([scores(FRIDAY, [0.5]), scores(SATURDAY, [0.5])])
     with pytest.raises(ValueError, match="partition"), gold.parts(GOLD, "", SCHEMA) as parts:
-        gold.stage(GOLD, DAY, FRIDAY, [parts.write(0, mixed.to_batches())], {})
+        stage_parts(gold, GOLD, DAY, FRIDAY, [parts.write(0, mixed.to_batches())], {})
     assert gold.snapshot(GOLD) == before
     assert data_files(gold, GOLD) == []
-    gold.publish(stage(gold, FRIDAY, [0.5]))
+    publish(gold, stage(gold, FRIDAY, [0.5]))
     assert branches(gold) == set()

@@ -1,0 +1,48 @@
+"""The columns of the tables that a night writes: predictions, and rejects."""
+
+import pyarrow as pa
+
+from models.contract import Contract
+
+PARTITION = "scored_on"
+KEY_TYPES = {"integer": pa.int64(), "string": pa.string()}
+
+
+def predictions_schema(contract: Contract) -> pa.Schema:
+    """Return the Gold table's columns."""
+    return pa.schema(
+        [
+            (contract.entity_key, KEY_TYPES[contract.entity_key_type]),
+            (contract.output, pa.float32()),
+            (f"{contract.model}_predicted", pa.bool_()),
+            ("model_version", pa.int32()),
+            ("model_sha256", pa.string()),
+            ("scored_at", pa.timestamp("us", tz="UTC")),
+            (PARTITION, pa.date32()),
+        ]
+    )
+
+
+def part_schema(contract: Contract) -> pa.Schema:
+    """Return the columns of a part: those of the table, with the digest as a dictionary of one value."""
+    schema = predictions_schema(contract)
+    at = schema.get_field_index("model_sha256")
+    return schema.set(at, schema.field(at).with_type(pa.dictionary(pa.int8(), pa.string())))
+
+
+def rejects_schema(contract: Contract) -> pa.Schema:
+    """Return the columns of the table of rejects: one row for each value that was refused."""
+    return pa.schema(
+        [
+            (contract.entity_key, KEY_TYPES[contract.entity_key_type]),
+            ("column", pa.string()),
+            ("reason", pa.string()),
+            ("value", pa.string()),
+            ("source_table", pa.string()),
+            ("source_snapshot", pa.int64()),
+            ("source_file", pa.string()),
+            ("model_version", pa.int32()),
+            ("rejected_at", pa.timestamp("us", tz="UTC")),
+            (PARTITION, pa.date32()),
+        ]
+    )

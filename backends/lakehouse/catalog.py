@@ -1,0 +1,165 @@
+"""The catalog: which tables there are, their snapshots and schemas, and plans to read them."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlparse
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import ancestors_of
+from pyiceberg.transforms import IdentityTransform
+
+from backends.lakehouse.parts import Parts, new_parts
+from backends.lakehouse.reading import FileTask, Plan, Reader, Snapshot, snapshot_of
+from backends.settings import Settings
+from models.errors import LakehouseError, SnapshotNotFoundError, TableNotFoundError
+
+TARGET_FILE_SIZE = 512 * 1024 * 1024  # Iceberg's default
+BYTES_PER_ROW = 12.0
+
+
+class Lakehouse:
+    """A catalog of Iceberg tables. Use as a context manager, or call `close`."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Connect to the catalog that the settings name: REST for http(s), otherwise SQL."""
+        kind = "rest" if urlparse(settings.catalog).scheme in {"http", "https"} else "sql"
+        if settings.catalog.startswith("sqlite:///"):
+            Path(settings.catalog.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        options = {"type": kind, "uri": settings.catalog, "warehouse": settings.lake}
+        return cls(load_catalog("tandem", **options))
+
+    def close(self) -> None:
+        """Release the catalog's connections."""
+        self.catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def snapshot(self, table: str, snapshot_id: int | None = None) -> Snapshot:
+        """Return the named snapshot, or the current one of `main`.
+
+        Raises `TableNotFoundError`, and `SnapshotNotFoundError` where there is no such snapshot or none at all.
+        """
+        loaded = self.load(table)
+        found = loaded.current_snapshot() if snapshot_id is None else loaded.snapshot_by_id(snapshot_id)
+        if found is None:
+            wanted = "no snapshot yet" if snapshot_id is None else f"no snapshot {snapshot_id} (any more)"
+            remedy = "Write rows to it first." if snapshot_id is None else "Materialize again what recorded it."
+            raise SnapshotNotFoundError(f"Table {table!r} has {wanted}. {remedy}")
+        return snapshot_of(table, found)
+
+    def history(self, table: str) -> list[Snapshot]:
+        """Return the snapshots that `main` was moved through, newest first."""
+        metadata = self.load(table).metadata
+        return [snapshot_of(table, ancestor) for ancestor in ancestors_of(metadata.current_snapshot(), metadata)]
+
+    def snapshot_at(self, table: str, moment: datetime) -> Snapshot | None:
+        """Return the snapshot that was the current one at a moment; None where there was none, or it is expired."""
+        loaded, at = self.load(table), moment.timestamp() * 1000
+        before = [entry.snapshot_id for entry in loaded.metadata.snapshot_log if entry.timestamp_ms < at]
+        found = loaded.snapshot_by_id(before[-1]) if before else None
+        return snapshot_of(table, found) if found else None
+
+    def schema(self, table: str) -> pa.Schema:
+        """Return the table's current schema as Arrow."""
+        return self.load(table).schema().as_arrow()
+
+    def location(self, table: str) -> str:
+        """Return where the table's files are."""
+        return str(self.load(table).location())
+
+    def target_file_size(self, table: str) -> int:
+        """Return how large, in bytes, the table's data files should be."""
+        return int(self.load(table).properties.get("write.target-file-size-bytes", TARGET_FILE_SIZE))
+
+    def bytes_per_row(self, table: str) -> float:
+        """Return the mean size of a row in the current snapshot's files; a guess for a table without rows."""
+        loaded = self.load(table).current_snapshot()
+        summary = loaded.summary.additional_properties if loaded and loaded.summary else {}
+        rows, size = (int(summary.get(name, 0)) for name in ("total-records", "total-files-size"))
+        return size / rows if rows and size else BYTES_PER_ROW
+
+    def plan(
+        self,
+        table: str,
+        columns: Sequence[str] = ("*",),
+        snapshot_id: int | None = None,
+        dictionary_columns: Sequence[str] = (),
+        where: BooleanExpression | None = None,
+    ) -> Plan:
+        """Pin a snapshot and list its files; nothing is read yet. Columns that are not there raise `LakehouseError`.
+
+        The columns are those of `schema`, whatever the snapshot: one that was added later reads as null.
+        """
+        snapshot = self.snapshot(table, snapshot_id)
+        loaded = self.load(table)
+        where = where or AlwaysTrue()
+        try:
+            projection = loaded.schema() if "*" in columns else loaded.schema().select(*columns)
+        except ValueError as error:
+            names = ", ".join(loaded.schema().column_names)
+            raise LakehouseError(f"Table {table!r} cannot be read as asked: {error}. Its columns: {names}.") from error
+        scan = loaded.scan(snapshot_id=snapshot.id, row_filter=where)
+        rows = ArrowScan(loaded.metadata, loaded.io, projection, where, dictionary_columns=tuple(dictionary_columns))
+        files = [FileTask(i, task.file.record_count, task) for i, task in enumerate(scan.plan_files())]
+        return Plan(snapshot, files, Reader(table, projection.as_arrow(), rows))
+
+    def read(
+        self,
+        table: str,
+        columns: Sequence[str] = ("*",),
+        snapshot_id: int | None = None,
+        where: BooleanExpression | None = None,
+    ) -> pa.Table:
+        """Read a pinned snapshot into memory: for tables of examples and samples, not for populations."""
+        plan = self.plan(table, columns, snapshot_id, where=where)
+        batches = (batch.cast(plan.schema) for file in plan.files for batch in plan.batches(file))
+        return pa.Table.from_batches(batches, plan.schema)
+
+    def load(self, table: str) -> Table:
+        """Return pyiceberg's own table, for the modules of this package; `TableNotFoundError` where there is none."""
+        try:
+            return self.catalog.load_table(table)
+        except NoSuchTableError as error:
+            raise TableNotFoundError(
+                f"The catalog has no table {table!r}. Create it, or name another one in the declaration."
+            ) from error
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def ensure_table(self, table: str, schema: pa.Schema, partition_by: str | None = None) -> None:
+        """Create the table, with an empty first snapshot, unless it is there; finish one that was left half made."""
+        made = self.load(table) if self.catalog.table_exists(table) else self._create(table, schema)
+        if made.current_snapshot():
+            return
+        if partition_by and made.spec().is_unpartitioned():
+            with made.update_spec() as update:
+                update.add_field(partition_by, IdentityTransform(), partition_by)
+        made.append(schema.empty_table())
+
+    def parts(self, table: str, folder: str, schema: pa.Schema, distinct: Sequence[str] = ()) -> Parts:
+        """Begin a set of Parquet parts below `folder` of the table's data (it ends in a slash): see `new_parts`."""
+        loaded = self.load(table)
+        return new_parts(loaded.io, f"{loaded.location()}/data/{folder}", schema, distinct)
+
+    def _create(self, table: str, schema: pa.Schema) -> Table:
+        with suppress(NamespaceAlreadyExistsError):
+            self.catalog.create_namespace(table.rsplit(".", 1)[0])
+        return self.catalog.create_table_if_not_exists(table, schema)

@@ -1,0 +1,72 @@
+"""Nights: what one is asked to do, what it has published, and which there are."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.publishing import DAY
+from backends.lakehouse.reading import Snapshot
+from models.audit import AuditReport, Limits
+from models.errors import SnapshotNotFoundError, TableNotFoundError
+from models.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Night:
+    """What to score, with what, into where."""
+
+    population: str
+    predictions: str
+    rejects: str
+    scorer: Scorer
+    version: int
+    scored_on: date
+    scored_at: datetime  # with a time zone
+    limits: Limits
+    dagster_run_id: str = ""
+    population_snapshot: int | None = None  # None reads the current one
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published night, in figures."""
+
+    snapshot: Snapshot
+    source: Snapshot
+    report: AuditReport
+    positives: int
+    parts: int
+    unseen: dict[str, int]  # rows by column, for values that the vocabulary has not
+    reasons: dict[tuple[str, str], int]  # rejected values by column and reason
+    scoring_seconds: float
+    audit_seconds: float
+
+
+def published_nights(lake: Lakehouse, table: str) -> dict[str, Snapshot]:
+    """Return the snapshot that published each day (ISO date -> snapshot), rollbacks and reruns taken into account."""
+    nights: dict[str, Snapshot] = {}
+    for snapshot in lake.history(table):  # newest first
+        if DAY in snapshot.properties:
+            nights.setdefault(snapshot.properties[DAY], snapshot)
+    return nights
+
+
+def newest_night(lake: Lakehouse, table: str) -> Snapshot:
+    """Return the snapshot of the newest published day; `SnapshotNotFoundError` when there is none."""
+    try:
+        nights = published_nights(lake, table)
+    except TableNotFoundError:
+        nights = {}
+    if not nights:
+        raise SnapshotNotFoundError(f"Table {table!r} has no published night. Materialize {table.replace('.', '/')}.")
+    return nights[max(nights)]
+
+
+def population_of_day(lake: Lakehouse, table: str, day: date, timezone: str) -> Snapshot | None:
+    """Return the population as it stood at the end of a past day; None for today, and where no snapshot is so old.
+
+    A day that is made up for is then scored from what was known on it, and always from the same rows.
+    """
+    end = datetime.combine(day + timedelta(days=1), time(), ZoneInfo(timezone))
+    return None if end > datetime.now(UTC) else lake.snapshot_at(table, end)

@@ -1,0 +1,122 @@
+"""From a share of the population to a part of the Gold table, and one of rejects: the function that an engine maps."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from backends.gold_tables import KEY_TYPES, PARTITION, part_schema
+from backends.lakehouse.parts import Parts
+from backends.lakehouse.reading import FileTask, Reader, Share
+from backends.rejects import Accepted, accept, rejects_of
+from models.audit import BINS, Counts, histogram_of
+from models.contract import Contract
+from models.encoding import unseen_values
+from models.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is the same for every share of a night; can be sent to other processes."""
+
+    scorer: Scorer
+    version: int
+    scored_on: date
+    scored_at: datetime
+    source_snapshot: int
+    reader: Reader
+    repeated: pa.Array  # keys that stand in more than one row of the population
+    parts: Parts
+    rejects: Parts
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """What came of one share, in figures, and where it is."""
+
+    parts: tuple[str, ...]
+    rejects: tuple[str, ...]
+    rows: int
+    rejected: int
+    positives: int
+    histogram: Counts  # int64 [BINS]
+    unseen: dict[str, int]  # rows by column, for values that the vocabulary has not
+    reasons: dict[tuple[str, str], int]  # rejected values by column and reason
+
+
+def score_share(night: Scoring, share: Share) -> ScoredPart:
+    """Score the rows of some files; those that the contract refuses are written as rejects, not scored."""
+    found = _Tally()
+    with night.parts.begin(share.position) as part, night.rejects.begin(share.position) as rejects:
+        for file in share.files:
+            for batch in night.reader.batches(file):
+                accepted = accept(night.scorer.contract, batch, night.repeated)
+                if accepted.violations:
+                    constants, schema = _constants(night, file), night.rejects.schema
+                    rejects.write(rejects_of(batch, accepted.violations, constants, schema))
+                out = predictions(night, accepted)
+                part.write(out)
+                found.add(out, batch.num_rows - len(out), accepted, night.scorer.contract)
+    return found.result(part.addresses, rejects.addresses)
+
+
+def predictions(night: Scoring, accepted: Accepted) -> pa.RecordBatch:
+    """Score the accepted rows of a batch. Columns with one value are repeated, the long one as a dictionary."""
+    contract, rows = night.scorer.contract, len(accepted.keys)
+    scores = night.scorer.score(accepted.encoded)
+    sha256 = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([night.scorer.sha256]))
+    columns = [
+        accepted.keys.cast(KEY_TYPES[contract.entity_key_type]),
+        pa.array(scores),
+        pa.array(night.scorer.decide(scores)),
+        pa.repeat(pa.scalar(night.version, pa.int32()), rows),
+        sha256,
+        pa.repeat(pa.scalar(night.scored_at, pa.timestamp("us", tz="UTC")), rows),
+        pa.repeat(pa.scalar(night.scored_on, pa.date32()), rows),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=part_schema(contract))
+
+
+def _constants(night: Scoring, file: FileTask) -> dict[str, pa.Scalar]:
+    return {
+        "source_table": pa.scalar(night.reader.table),
+        "source_snapshot": pa.scalar(night.source_snapshot),
+        "source_file": pa.scalar(file.address),
+        "model_version": pa.scalar(night.version),
+        "rejected_at": pa.scalar(night.scored_at, pa.timestamp("us", tz="UTC")),
+        PARTITION: pa.scalar(night.scored_on),
+    }
+
+
+class _Tally:
+    """Counts what a share's batches hold."""
+
+    def __init__(self) -> None:
+        self.rows = self.rejected = self.positives = 0
+        self.histogram = np.zeros(BINS, np.int64)
+        self.unseen: dict[str, int] = {}
+        self.reasons: dict[tuple[str, str], int] = {}
+
+    def add(self, out: pa.RecordBatch, rejected: int, accepted: Accepted, contract: Contract) -> None:
+        self.rows += len(out)
+        self.rejected += rejected
+        self.positives += out.column(2).true_count
+        self.histogram += histogram_of(out.column(1).to_numpy())
+        for name, count in unseen_values(contract, accepted.encoded).items():
+            self.unseen[name] = self.unseen.get(name, 0) + count
+        for violation in accepted.violations:
+            reason = (violation.column, violation.reason)
+            self.reasons[reason] = self.reasons.get(reason, 0) + len(violation.rows)
+
+    def result(self, parts: list[str], rejects: list[str]) -> ScoredPart:
+        return ScoredPart(
+            tuple(parts),
+            tuple(rejects),
+            self.rows,
+            self.rejected,
+            self.positives,
+            self.histogram,
+            self.unseen,
+            self.reasons,
+        )
