@@ -16,6 +16,7 @@ import pyarrow as pa
 from backends.engines import Engine
 from backends.gold_tables import PARTITION, part_schema, predictions_schema, rejects_schema
 from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.parts import Parts
 from backends.lakehouse.publishing import Staged, discard, publish, stage, write_day
 from backends.lakehouse.reading import Plan, Reader, Share, Snapshot, partition_is
 from backends.nights import Night, Published, published_nights
@@ -95,14 +96,24 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
 
 def _score_and_stage(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) -> tuple[Staged, list[ScoredPart]]:
     contract = night.scorer.contract
+    distinct = [contract.entity_key, contract.output]
+    with lake.parts(night.predictions, _folder(night), part_schema(contract), distinct) as parts:
+        written = _score(lake, engine, night, plan, parts)
+        properties = {
+            **_lineage(night, plan.snapshot),
+            "rejected_rows": str(_rejected(written)),
+            "score_histogram": histogram_to_text(_histogram(written)),
+        }
+        kept = [address for part in written for address in part.parts]
+        return stage(lake, night.predictions, PARTITION, night.scored_on, kept, properties), written
+
+
+def _score(lake: Lakehouse, engine: Engine, night: Night, plan: Plan, parts: Parts) -> list[ScoredPart]:
+    """Write the parts, and commit the rejects: they are for people to look at, whatever becomes of the night."""
+    contract = night.scorer.contract
     keys = lake.plan(night.population, [contract.entity_key], plan.snapshot.id)
     repeated = repeated_keys(engine, keys, contract.entity_key)
-    folder = f"{PARTITION}={night.scored_on}/"
-    distinct = [contract.entity_key, contract.output]
-    with (
-        lake.parts(night.predictions, folder, part_schema(contract), distinct) as parts,
-        lake.parts(night.rejects, folder, rejects_schema(contract), [contract.entity_key]) as rejects,
-    ):
+    with lake.parts(night.rejects, _folder(night), rejects_schema(contract), [contract.entity_key]) as rejects:
         scoring = Scoring(
             night.scorer,
             night.version,
@@ -115,19 +126,16 @@ def _score_and_stage(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) 
             rejects,
         )
         written = engine.map(partial(score_share, scoring), plan.shares(_shares(lake, engine, night, plan)))
-        kept = [address for part in written for address in part.parts]
+        parts.remove_all_but([address for part in written for address in part.parts])
         refused = [address for part in written for address in part.rejects]
-        parts.remove_all_but(kept)
         rejects.remove_all_but(refused)
-        lineage = _lineage(night, plan.snapshot)
         if refused or _has_rejects(lake, night):
-            write_day(lake, night.rejects, PARTITION, night.scored_on, refused, lineage)
-        properties = {
-            **lineage,
-            "rejected_rows": str(_rejected(written)),
-            "score_histogram": histogram_to_text(_histogram(written)),
-        }
-        return stage(lake, night.predictions, PARTITION, night.scored_on, kept, properties), written
+            write_day(lake, night.rejects, PARTITION, night.scored_on, refused, _lineage(night, plan.snapshot))
+    return written
+
+
+def _folder(night: Night) -> str:
+    return f"{PARTITION}={night.scored_on}/"
 
 
 def _shares(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) -> int:

@@ -11,7 +11,7 @@ from models.contract import Contract
 from models.encoding import Encoded, Violation, screen_arrow
 
 REASON_MISSING = "is missing"
-REASON_REPEATED = "stands more than once"
+REASON_REPEATED = "stands in more than one row; none of them is scored"
 
 
 @dataclass(frozen=True)

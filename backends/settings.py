@@ -3,13 +3,14 @@
 Without any, everything is embedded and lives in one folder, `TANDEM_HOME`; deleting it is a clean start.
 """
 
+import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +30,7 @@ QUIET = {
 class Settings(BaseSettings):
     """Where things are. Each field is the environment variable `TANDEM_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix="TANDEM_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="TANDEM_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     home: Path = Field(ROOT / ".tandem", description="Folder of everything that is made.")
     models: Path = Field(ROOT / "models", description="Folder of the declarations.")
@@ -37,11 +38,18 @@ class Settings(BaseSettings):
         "", repr=False, description="Iceberg catalog: SQLAlchemy or REST. Default: SQLite in the home."
     )
     warehouse: str = Field("", description="Where the tables' files are: a path or s3://. Default: in the home.")
+    catalog_properties: dict[str, Any] = Field(
+        {}, repr=False, description="pyiceberg's properties of the catalog and its storage, as JSON."
+    )
     mlflow_uri: str = Field("", repr=False, description="MLflow server or database. Default: SQLite in the home.")
     mlflow_ui: str = Field("http://127.0.0.1:5000", description="Address of MLflow's pages, for links.")
     online_store: str = Field("", repr=False, description="Online store. Default: LMDB in the home.")
-    engine: Literal["local"] = Field("local", description="What maps the scoring function over files.")
+    engine: Literal["local", "spark"] = Field("local", description="What maps the scoring function over files.")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="Threads of the local engine.")
+    spark_master: str = Field("local[*]", description="Master of the Spark engine, like spark://host:7077.")
+    spark_python: str = Field("", description="Python of Spark's executors. Default: the one that runs Tandem.")
+    spark_properties: dict[str, Any] = Field({}, repr=False, description="Spark's own properties, as JSON.")
+    spark_wait_seconds: int = Field(300, ge=1, description="How long to wait for Spark's first executor.")
     api_url: str = Field(
         "http://127.0.0.1:{port}", description="Address of a model's API; {model} and {port} are filled in."
     )
@@ -52,6 +60,21 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()
+
+    @field_validator("catalog_properties", "spark_properties", mode="before")
+    @classmethod
+    def _an_object(cls, properties: Any, info: ValidationInfo) -> Any:
+        if not isinstance(properties, dict):  # pydantic would show the value of a ValueError, which may be a secret
+            variable = f"TANDEM_{str(info.field_name).upper()}"
+            raise TypeError(f'{variable} is no JSON object. Write it as {{"property": "value"}}.')
+        return properties
+
+    @field_validator("spark_properties")
+    @classmethod
+    def _as_spark_writes_them(cls, properties: dict[str, Any]) -> dict[str, Any]:
+        if strange := [name for name in properties if not name.startswith("spark.")]:
+            raise TypeError(f"TANDEM_SPARK_PROPERTIES has {', '.join(strange)}, but Spark's own begin with `spark.`.")
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in properties.items()}
 
     @cached_property
     def catalog(self) -> str:
@@ -79,6 +102,11 @@ class Settings(BaseSettings):
         return self.online_store or f"lmdb://{self.home}/online"
 
     @property
+    def spark_log(self) -> Path:
+        """What Spark's driver writes to the console."""
+        return self.home / "spark.log"
+
+    @property
     def dagster_home(self) -> Path:
         """Dagster's own folder: runs, events, schedules."""
         return self.home / "dagster"
@@ -96,7 +124,9 @@ class Settings(BaseSettings):
 def without_secrets(uri: str) -> str:
     """Return an address as it may be shown: without user name, password and query."""
     parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if parts.netloc else uri
+    if "@" in parts.netloc:  # the last one: a password may have others, and slashes, that should have been encoded
+        return f"{parts.scheme}://{(parts.netloc + parts.path).rpartition('@')[2]}"
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")) if parts.netloc else uri
 
 
 def quiet() -> None:

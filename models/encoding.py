@@ -159,6 +159,8 @@ def _float32(column: pa.Array | pa.ChunkedArray) -> Numbers:
         column = column.cast(pa.float64())
     if not pa.types.is_float32(column.type):
         column = column.cast(pa.float32(), safe=False)
+    if column.null_count:
+        column = column.fill_null(pa.scalar(math.nan, pa.float32()))
     return cast(Numbers, column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy())
 
 
@@ -177,7 +179,7 @@ def _codes(column: pa.Array | pa.ChunkedArray, feature: CategoryFeature) -> Code
         indices = encoded.indices
         if indices.null_count:
             indices = indices.cast(pa.int32()).fill_null(len(table))
-        codes.append(np.append(table, np.int32(missing))[indices.to_numpy(zero_copy_only=False)])
+        codes.append(np.append(table, np.int32(missing)).take(indices.to_numpy(zero_copy_only=False)))
     return np.concatenate(codes) if codes else np.empty(0, np.int32)
 
 

@@ -15,11 +15,14 @@ from tests.lives import TODAY, Lived, declare, populate, reason_of, run_job, sil
 from tests.serving import free_port, running
 
 
+FOREIGN = ("TANDEM_", "DAGSTER_", "BENTOML_", "MLFLOW_", "PYICEBERG_", "AWS_")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_developer() -> Iterator[None]:
     """Nothing of the developer's own environment is reached."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("TANDEM_", "DAGSTER_", "BENTOML_", "MLFLOW_"))]:
+        for name in [name for name in os.environ if name.startswith(FOREIGN)]:
             patch.delenv(name)
         yield
 

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Self
-from urllib.parse import urlparse
 
 import pyarrow as pa
-from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.io.pyarrow import ArrowScan
@@ -16,8 +13,9 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import ancestors_of
 from pyiceberg.transforms import IdentityTransform
 
-from backends.lakehouse.parts import Parts, new_parts
-from backends.lakehouse.reading import FileTask, Plan, Reader, Snapshot, snapshot_of
+from backends.lakehouse.connection import Connection, storage_named
+from backends.lakehouse.parts import Parts, new_parts, with_field_ids
+from backends.lakehouse.reading import FileTask, Plan, Reader, Snapshot, pieces_of, snapshot_of
 from backends.settings import Settings
 from models.errors import LakehouseError, SnapshotNotFoundError, TableNotFoundError
 
@@ -28,17 +26,13 @@ BYTES_PER_ROW = 12.0
 class Lakehouse:
     """A catalog of Iceberg tables. Use as a context manager, or call `close`."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Connection) -> None:
         self.catalog = catalog
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Connect to the catalog that the settings name: REST for http(s), otherwise SQL."""
-        kind = "rest" if urlparse(settings.catalog).scheme in {"http", "https"} else "sql"
-        if settings.catalog.startswith("sqlite:///"):
-            Path(settings.catalog.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        options = {"type": kind, "uri": settings.catalog, "warehouse": settings.lake}
-        return cls(load_catalog("tandem", **options))
+        """Connect to the catalog that the settings name; `LakehouseError` when it cannot be reached."""
+        return cls(Connection.open(settings))
 
     def close(self) -> None:
         """Release the catalog's connections."""
@@ -118,7 +112,9 @@ class Lakehouse:
             raise LakehouseError(f"Table {table!r} cannot be read as asked: {error}. Its columns: {names}.") from error
         scan = loaded.scan(snapshot_id=snapshot.id, row_filter=where)
         rows = ArrowScan(loaded.metadata, loaded.io, projection, where, dictionary_columns=tuple(dictionary_columns))
-        files = [FileTask(i, task.file.record_count, task) for i, task in enumerate(scan.plan_files())]
+        with storage_named(loaded.io, loaded.location()):
+            pieces = [(task, *piece) for task in scan.plan_files() for piece in pieces_of(task)]
+        files = [FileTask(i, rows, task, start, end) for i, (task, start, end, rows) in enumerate(pieces)]
         return Plan(snapshot, files, Reader(table, projection.as_arrow(), rows))
 
     def read(
@@ -152,12 +148,14 @@ class Lakehouse:
         if partition_by and made.spec().is_unpartitioned():
             with made.update_spec() as update:
                 update.add_field(partition_by, IdentityTransform(), partition_by)
-        made.append(schema.empty_table())
+        with storage_named(made.io, made.location()):
+            made.append(schema.empty_table())
 
     def parts(self, table: str, folder: str, schema: pa.Schema, distinct: Sequence[str] = ()) -> Parts:
         """Begin a set of Parquet parts below `folder` of the table's data (it ends in a slash): see `new_parts`."""
         loaded = self.load(table)
-        return new_parts(loaded.io, f"{loaded.location()}/data/{folder}", schema, distinct)
+        identified = with_field_ids(schema, loaded.schema())
+        return new_parts(loaded.io, f"{loaded.location()}/data/{folder}", identified, distinct)
 
     def _create(self, table: str, schema: pa.Schema) -> Table:
         with suppress(NamespaceAlreadyExistsError):

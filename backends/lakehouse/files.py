@@ -8,6 +8,7 @@ from pyarrow.fs import FileSelector, FileType
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
+from backends.lakehouse.connection import storage_named
 from models.errors import LakehouseError
 
 
@@ -23,7 +24,7 @@ class FoundFile:
 def files_below(io: FileIO, folder: str) -> Iterator[FoundFile]:
     """List all files below a folder, in no order; none where there is no such folder.
 
-    `LakehouseError` for a storage that cannot be listed through pyarrow.
+    `LakehouseError` for a storage that does not answer, or cannot be listed through pyarrow.
     """
     if not isinstance(io, PyArrowFileIO):
         raise LakehouseError(
@@ -32,7 +33,9 @@ def files_below(io: FileIO, folder: str) -> Iterator[FoundFile]:
         )
     scheme, netloc, path = io.parse_location(folder)
     before = folder.rstrip("/").removesuffix(path.rstrip("/"))  # "file://", "s3://", or nothing
-    for info in io.fs_by_scheme(scheme, netloc).get_file_info(FileSelector(path, allow_not_found=True, recursive=True)):
+    with storage_named(io, folder):
+        found = io.fs_by_scheme(scheme, netloc).get_file_info(FileSelector(path, allow_not_found=True, recursive=True))
+    for info in found:
         if info.type == FileType.File:
             modified = info.mtime or datetime.now(UTC)
             yield FoundFile(before + info.path, info.size, modified.astimezone(UTC))

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.exceptions import CommitStateUnknownException
 from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import PYARROW_PARQUET_FIELD_ID_KEY
+from pyiceberg.schema import Schema
 
 from backends.lakehouse.files import files_below
 from models.errors import LakehouseError
@@ -120,7 +122,8 @@ class Parts:
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if error is not None and not issubclass(error, CommitStateUnknownException):
-            self.remove_all_but(())
+            with suppress(LakehouseError):  # of a storage that is gone: what went wrong first is to be said
+                self.remove_all_but(())
 
 
 def new_parts(io: FileIO, folder: str, schema: pa.Schema, distinct: Sequence[str] = ()) -> Parts:
@@ -129,3 +132,13 @@ def new_parts(io: FileIO, folder: str, schema: pa.Schema, distinct: Sequence[str
     `schema` is that of the batches, `distinct` names the columns whose values hardly repeat.
     """
     return Parts(io, folder, uuid.uuid4().hex, schema, tuple(distinct))
+
+
+def with_field_ids(schema: pa.Schema, table: Schema) -> pa.Schema:
+    """Give each column the table's field id: readers find it by that, without the table's name mapping too.
+
+    Columns that the table has not stay without: the commit refuses them by name.
+    """
+    ids = {field.name: str(field.field_id) for field in table.fields}
+    fields = [f.with_metadata({PYARROW_PARQUET_FIELD_ID_KEY: ids[f.name]}) if f.name in ids else f for f in schema]
+    return pa.schema(fields)

@@ -1,12 +1,15 @@
 """Settings: every default lives in the home, every variable replaces one thing, and children keep quiet too."""
 
+import json
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from backends.settings import QUIET, ROOT, Settings, quiet, without_secrets
 
@@ -41,6 +44,10 @@ def test_the_defaults_are_the_embedded_engines():
         ("TANDEM_MLFLOW_UI", "https://mlflow.example.com", lambda s: s.mlflow_ui),
         ("TANDEM_ONLINE_STORE", "redis://redis:6379/0", lambda s: s.online),
         ("TANDEM_THREADS", "5", lambda s: str(s.threads)),
+        ("TANDEM_ENGINE", "spark", lambda s: s.engine),
+        ("TANDEM_SPARK_MASTER", "spark://spark:7077", lambda s: s.spark_master),
+        ("TANDEM_SPARK_PYTHON", "/opt/tandem/bin/python", lambda s: s.spark_python),
+        ("TANDEM_SPARK_WAIT_SECONDS", "900", lambda s: str(s.spark_wait_seconds)),
         ("TANDEM_BASE_IMAGE", "registry/python:3.11", lambda s: s.base_image),
         ("TANDEM_MODEL_FOLDER", "/srv/model", lambda s: str(s.model_folder)),
         ("TANDEM_API_URL", "http://{model}:80", lambda s: s.api_url),
@@ -56,6 +63,42 @@ def test_an_empty_variable_means_the_default(monkeypatch):
     expected = Settings().catalog
     monkeypatch.setenv("TANDEM_CATALOG_URI", "")
     assert Settings().catalog == expected
+
+
+def test_an_empty_variable_means_the_default_of_any_kind(monkeypatch):
+    expected = Settings()
+    for variable in ("TANDEM_HOME", "TANDEM_CATALOG_PROPERTIES", "TANDEM_THREADS"):
+        monkeypatch.setenv(variable, "")
+    assert Settings() == expected
+
+
+def test_properties_of_the_catalog_are_json(monkeypatch):
+    told = {"s3.endpoint": "http://minio:9000", "ssl": {"cabundle": "/ca.pem"}}
+    monkeypatch.setenv("TANDEM_CATALOG_PROPERTIES", json.dumps(told))
+    assert Settings().catalog_properties == told
+
+
+def test_properties_of_spark_are_texts_as_spark_writes_them(monkeypatch):
+    told = {"spark.executor.memory": "4g", "spark.cores.max": 8, "spark.speculation": True}
+    monkeypatch.setenv("TANDEM_SPARK_PROPERTIES", json.dumps(told))
+    written = {"spark.executor.memory": "4g", "spark.cores.max": "8", "spark.speculation": "true"}
+    assert Settings().spark_properties == written
+
+
+def test_a_property_that_is_none_of_sparks_is_refused_unseen(monkeypatch):
+    monkeypatch.setenv("TANDEM_SPARK_PROPERTIES", '{"executor.memory": "secret1"}')
+    with pytest.raises(TypeError, match=r"TANDEM_SPARK_PROPERTIES has executor\.memory") as caught:
+        Settings()
+    assert "secret1" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("wrong", ['{"token": "secret1"', "secret1", '"secret1"', '["secret1"]'])
+@pytest.mark.parametrize("name", ["catalog_properties", "spark_properties"])
+def test_properties_that_are_no_json_object_are_refused_unseen(monkeypatch, name, wrong):
+    monkeypatch.setenv(f"TANDEM_{name.upper()}", wrong)
+    with pytest.raises((SettingsError, TypeError), match=rf"(?i){name}") as caught:
+        Settings()
+    assert "secret1" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_mlflow_server_decides_itself_where_its_files_are(monkeypatch):
@@ -77,7 +120,13 @@ def test_paths_are_absolute(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("TANDEM_THREADS", "0"), ("TANDEM_THREADS", "many"), ("TANDEM_ENGINE", "ray")]
+    ("variable", "value"),
+    [
+        ("TANDEM_THREADS", "0"),
+        ("TANDEM_THREADS", "many"),
+        ("TANDEM_ENGINE", "ray"),
+        ("TANDEM_SPARK_WAIT_SECONDS", "0"),
+    ],
 )
 def test_a_wrong_value_is_refused_by_its_name(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
@@ -121,6 +170,8 @@ def test_reading_the_settings_makes_nothing(tmp_path):
         ("redis://user:secret@host:6379/0", "redis://host:6379/0"),
         ("postgresql+psycopg2://u:p%40ss@db/lake?sslpassword=x", "postgresql+psycopg2://db/lake"),
         ("rediss://:secret@host", "rediss://host"),
+        ("postgresql://u:p@ss/word@db/lake", "postgresql://db/lake"),  # what should have been encoded
+        ("http://host:8181/tables@v1", "http://host:8181/tables@v1"),
         ("sqlite:////home/lake.db", "sqlite:////home/lake.db"),  # no host: nothing to hide
         ("lmdb:///data/online", "lmdb:///data/online"),
     ],
@@ -131,6 +182,9 @@ def test_addresses_are_shown_without_secrets(uri, shown):
 
 def test_settings_do_not_show_addresses_that_may_hold_secrets():
     settings = Settings(
-        catalog_uri="sql://u:secret1@h", mlflow_uri="http://u:secret2@h", online_store="redis://:secret3@h"
+        catalog_uri="sql://u:secret1@h",
+        catalog_properties={"token": "secret4"},
+        mlflow_uri="http://u:secret2@h",
+        online_store="redis://:secret3@h",
     )
     assert "secret" not in repr(settings)
