@@ -1,0 +1,147 @@
+"""Systems side by side: each in a process of its own, all in turn, so that a busy moment hurts them alike.
+
+A system is a function that prepares and returns what is measured: a function that handles all rows and says how many.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+COUNTED = 3
+SAMPLE_SECONDS = 0.05
+MEGABYTE = 1024 * 1024
+
+Run = Callable[[], int]
+System = Callable[[Path], Run]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured system: median, least and most seconds of the counted runs."""
+
+    system: str
+    rows: int
+    seconds: float
+    fastest: float
+    slowest: float
+    rows_per_second: float
+    cpu_seconds: float  # of the median run; 0 where other processes work too
+    peak_rss_mb: float
+
+
+def measure(module: str, names: Sequence[str], home: Path, say: Callable[[str], None]) -> list[Record]:
+    """Warm every system up, then run all of them `COUNTED` times in turn; `module.SYSTEMS` has them by name."""
+    with ExitStack() as processes:
+        systems = {name: processes.enter_context(_Child.start(module, name, home)) for name in names}
+        for name, system in systems.items():
+            say(f"{name}: warm-up {system.run()['seconds']:.2f} s")
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for _ in range(COUNTED):
+            for name, system in systems.items():
+                runs[name].append(system.run())
+                say(f"{name}: {runs[name][-1]['seconds']:.2f} s")
+    return [_record(name, made) for name, made in runs.items()]
+
+
+def _record(name: str, runs: Sequence[Mapping[str, Any]]) -> Record:
+    ordered = sorted(runs, key=lambda run: run["seconds"])
+    middle, rows = ordered[len(ordered) // 2], ordered[0]["rows"]
+    seconds = median(run["seconds"] for run in runs)
+    fastest, slowest = ordered[0]["seconds"], ordered[-1]["seconds"]
+    peak = max(run["peak_rss_mb"] for run in runs)
+    return Record(name, rows, seconds, fastest, slowest, rows / seconds, middle["cpu_seconds"], peak)
+
+
+class _Child:
+    """One system's process: it is told to run, and answers with its figures in one line of JSON."""
+
+    def __init__(self, name: str, process: "subprocess.Popen[str]") -> None:
+        self._name, self._process = name, process
+
+    @classmethod
+    @contextmanager
+    def start(cls, module: str, name: str, home: Path) -> Iterator["_Child"]:
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.rounds", module, name, str(home)]
+        environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            try:
+                yield cls(name, process)
+            finally:
+                assert process.stdin
+                process.stdin.close()
+                process.wait(60)
+
+    def run(self) -> dict[str, Any]:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write("run\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self._name} ended before it answered; its error is above.")
+        return dict(json.loads(answer))
+
+
+class _PeakOfChildren:
+    """The largest resident memory of this process and those that it started, sampled: for systems with a JVM."""
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while True:
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:
+                    continue
+            self.peak = max(self.peak, total / MEGABYTE)
+            time.sleep(SAMPLE_SECONDS)
+
+
+def _serve(system: System, home: Path) -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever the libraries print is no answer
+    run, sampled = None, None
+    for _ in sys.stdin:
+        run = run or system(home)
+        alone = not psutil.Process().children()
+        sampled = None if alone else sampled or _PeakOfChildren()
+        begun, cpu = time.perf_counter(), time.process_time()
+        rows = run()
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        figures = {
+            "rows": rows,
+            "seconds": seconds,
+            "cpu_seconds": cpu if alone else 0.0,
+            "peak_rss_mb": max(own, sampled.peak if sampled else 0.0),
+        }
+        print(json.dumps(figures), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    import importlib
+
+    from backends.settings import quiet
+
+    quiet()
+    module, name, home = sys.argv[1:]
+    _serve(importlib.import_module(module).SYSTEMS[name], Path(home))
