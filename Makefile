@@ -10,7 +10,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format dev serve bench schema lock screenshots clean
+.PHONY: help setup demo test check format dev serve bench bench-batch schema lock screenshots clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ serve: setup ## the API of one model: MODEL=churn
 
 bench: setup ## measure scoring, the night and the API, side by side in one run (needs a demo's home)
 	@$(BIN)/python -m benchmarks.overview --model $(MODEL)
+
+bench-batch: setup ## the night beside its kernel and its rivals: ROWS=5000000 (15 minutes, 12 GB); see docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.batch --rows $(ROWS) $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY))
 
 schema: setup ## write the JSON Schema of declarations, and their reference page
 	@$(BIN)/tandem schema > models/declaration.schema.json && $(BIN)/python -m docs.declaration_reference

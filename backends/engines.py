@@ -1,16 +1,22 @@
-"""Where a function over files runs: on the threads of this machine. The seam for a cluster.
+"""Where a function over files runs: on the threads of this machine, or on Spark (`spark_engine`).
 
 An engine maps a function over file tasks and returns its results in order; only the caller talks to the catalog.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 from backends.settings import Settings
+from models.errors import TandemError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+class EngineError(TandemError):
+    """The engine cannot run: it is not installed, does not answer, or gave a task up."""
 
 
 class Engine(Protocol):
@@ -45,5 +51,19 @@ class LocalEngine:
 
 
 def engine_of(settings: Settings) -> Engine:
-    """Return the engine that the settings name."""
-    return LocalEngine(settings.threads)
+    """Return the engine that the settings name; `EngineError` when it is not installed."""
+    if settings.engine == "local":
+        return LocalEngine(settings.threads)
+    try:
+        from backends.spark_engine import SparkEngine
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"TANDEM_ENGINE is 'spark', but {error.name} is not installed. Install the extra: tandem[spark]."
+        ) from error
+    return SparkEngine(
+        settings.spark_master,
+        settings.spark_python or sys.executable,
+        settings.spark_log,
+        settings.spark_properties,
+        settings.spark_wait_seconds,
+    )

@@ -13,7 +13,7 @@ from backends.lakehouse.reading import Plan, Snapshot
 from backends.nights import newest_night
 from backends.online_store import Batch, LoadReport, OnlineStore
 from backends.rejects import Accepted, accept
-from backends.repeated_keys import repeated_keys
+from backends.repeated_keys import repeated_keys_of
 from backends.vectors import EventTimes
 from models.contract import Contract
 from models.errors import ColumnError
@@ -46,8 +46,7 @@ def load_features(
     night = newest_night(lake, predictions)
     plan = population_plan(lake, contract, population, int(night.properties["source_snapshot"]), time_column)
     facts = {"source_snapshot": str(plan.snapshot.id), "scored_on": night.properties["scored_on"], **properties}
-    keys = lake.plan(population, [contract.entity_key], plan.snapshot.id)
-    repeated = repeated_keys(engine, keys, contract.entity_key)
+    repeated = repeated_keys_of(lake, engine, population, contract.entity_key, plan.snapshot.id, beside=predictions)
     report = store.load(contract, _batches(plan, contract, repeated, time_column), facts)
     return Loaded(plan.snapshot, report, plan.snapshot.rows - int(night.properties.get("rejected_rows", 0)))
 

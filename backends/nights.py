@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from backends.lakehouse.catalog import Lakehouse
-from backends.lakehouse.publishing import DAY
+from backends.lakehouse.night_tags import DAY
 from backends.lakehouse.reading import Snapshot
 from models.audit import AuditReport, Limits
 from models.errors import SnapshotNotFoundError, TableNotFoundError

@@ -1,13 +1,16 @@
 """Which keys stand in more than one row of a plan: exact, in bounded memory, without a shuffle.
 
 Files whose key ranges, as the manifests have them, do not meet cannot share a key, so a table in the order of its keys
-falls into small groups that are looked at one by one. A group of files that do meet, with more rows than fit, is read
-several times, each time for the keys of another hash.
+falls into small groups that are looked at one by one. Keys of files that do meet, or of one large file, are ascending
+from share to share, which shows while they are read once; or else they are dealt out by their hashes to scratch files:
+each is then written once and read three times, however many there are.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -15,24 +18,62 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backends.engines import Engine
-from backends.lakehouse.reading import FileTask, Key, Plan, Reader
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.parts import Parts
+from backends.lakehouse.reading import FileTask, Filter, Key, Plan, Reader, Share, joined
 
-MOST_KEYS = 2_000_000  # that a thread holds at once: 16 MB of integers, and as much again while they are counted
+MOST_KEYS = 2_000_000  # that a thread holds at once: 16 MB of integers, and as much again while they are sorted
+SHARES_A_SLOT = 4
+SCRATCH = "keys/"  # folder of the files that are written on the way
+
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio (Knuth, The Art of Computer Programming 3, 6.4)
+
+
+KeyRange = tuple[Key, Key]  # the first and the last of ascending keys
 
 
 @dataclass(frozen=True)
 class KeyGroup:
-    """Files to look at together, for the keys of one hash out of `hashes`."""
+    """Files to look at together. With more than one hash, their keys are too many at once and are dealt out by hash."""
 
     files: tuple[FileTask, ...]
-    hash: int
     hashes: int
 
 
-def repeated_keys(engine: Engine, plan: Plan, key: str) -> pa.Array:
-    """Return each key that stands in more than one row, once, in no order; nulls are left out."""
-    found = engine.map(partial(repeated_in, plan.reader, key), key_groups(plan, key))
+@dataclass(frozen=True)
+class Dealt:
+    """The keys of some files, as numbers, in a scratch file: round after round, each in the order of its hashes."""
+
+    address: str
+    counts: npt.NDArray[np.int64]  # [rounds, hashes]
+
+
+def repeated_keys_of(
+    lake: Lakehouse,
+    engine: Engine,
+    table: str,
+    key: str,
+    snapshot_id: int,
+    *,
+    beside: str,
+    where: Filter | None = None,
+) -> pa.Array:
+    """Return the repeated keys of a pinned table: see `repeated_keys`. Scratch files lie among the data of `beside`."""
+    plan = lake.plan(table, [key], snapshot_id, where=where, ranges_of=[key])
+    with lake.parts(beside, SCRATCH, plan.schema) as scratch:
+        return repeated_keys(engine, plan, key, scratch)
+
+
+def repeated_keys(engine: Engine, plan: Plan, key: str, scratch: Parts) -> pa.Array:
+    """Return each key that stands in more than one row, once, in no order; nulls are left out.
+
+    What is written to `scratch` on the way is removed again.
+    """
+    groups = key_groups(plan, key)
+    found = engine.map(partial(repeated_in, plan.reader, key), [group for group in groups if group.hashes == 1])
+    for group in groups:
+        if group.hashes > 1:
+            found += _by_dealing(engine, replace(plan, files=list(group.files)), key, group.hashes, scratch)
     return pa.concat_arrays([pa.array([], plan.schema.field(key).type), *found])
 
 
@@ -42,21 +83,110 @@ def key_groups(plan: Plan, key: str) -> list[KeyGroup]:
     gathered: list[FileTask] = []
     for cluster in _clusters(plan, key):
         if gathered and _rows(gathered) + _rows(cluster) > MOST_KEYS:
-            groups += _split(gathered)
+            groups.append(_group(gathered))
             gathered = []
         gathered += cluster
-    return groups + _split(gathered) if gathered else groups
+    return [*groups, _group(gathered)] if gathered else groups
 
 
 def repeated_in(reader: Reader, key: str, group: KeyGroup) -> pa.Array:
     """Return the keys of one group that stand in more than one row."""
     dtype = reader.schema.field(key).type
-    if group.hashes == 1 and _ascending(batch.column(key) for file in group.files for batch in reader.batches(file)):
+    if range_if_ascending(batch.column(key) for file in group.files for batch in reader.batches(file)) is not None:
         return pa.array([], dtype)
     batches = (batch.column(key) for file in group.files for batch in reader.batches(file))
-    keys = pa.chunked_array([_of_hash(keys.drop_null(), group).cast(dtype) for keys in batches], type=dtype)
+    return _repeated(pa.chunked_array([keys.drop_null().cast(dtype) for keys in batches], type=dtype))
+
+
+def range_of_share(reader: Reader, key: str, share: Share) -> KeyRange | None:
+    """Return the first and the last key of some files, if they ascend."""
+    return range_if_ascending(batch.column(key) for file in share.files for batch in reader.batches(file))
+
+
+def deal(reader: Reader, key: str, scratch: Parts, hashes: int, share: Share) -> Dealt:
+    """Write the keys of some files in the order of their hashes, as many at a time as fit."""
+    address = f"{scratch.folder}{scratch.run}-{share.position:05d}-{uuid.uuid4().hex[:8]}.keys"
+    batches = (_numbers(b.column(key).drop_null()) for file in share.files for b in reader.batches(file))
+    counts = []
+    with scratch.io.new_output(address).create(overwrite=True) as out:
+        for numbers in _rounds(batches):
+            mixed = (numbers.view(np.uint64) * _MIX) >> np.uint64(32)
+            hashed = (mixed % np.uint64(hashes)).astype(np.uint16 if hashes < 2**16 else np.uint32)
+            out.write(numbers[np.argsort(hashed, kind="stable")].tobytes())
+            counts.append(np.bincount(hashed, minlength=hashes))
+    return Dealt(address, np.array(counts, np.int64).reshape(-1, hashes))
+
+
+def repeated_of_hash(scratch: Parts, dealt: Sequence[Dealt], number: int) -> npt.NDArray[np.int64]:
+    """Return the numbers of one hash that were dealt out more than once."""
+    found = [np.array([], np.int64)]
+    for each in dealt:
+        ends = np.cumsum(each.counts).reshape(each.counts.shape)
+        with scratch.io.new_input(each.address).open() as stream:
+            for end, count in zip(ends[:, number].tolist(), each.counts[:, number].tolist(), strict=True):
+                stream.seek(8 * (end - count))
+                found.append(np.frombuffer(stream.read(8 * count), np.int64))
+    return _repeated_numbers(np.concatenate(found))
+
+
+def keys_among(reader: Reader, key: str, numbers: npt.NDArray[np.int64], share: Share) -> pa.Array:
+    """Return the keys of some files whose numbers are among those given, as often as they stand there."""
+    found = [pa.array([], reader.schema.field(key).type)]
+    for file in share.files:
+        for batch in reader.batches(file):
+            keys = batch.column(key).drop_null()
+            found.append(keys.filter(pa.array(np.isin(_numbers(keys), numbers))).cast(found[0].type))
+    return pa.concat_arrays(found)
+
+
+def _by_dealing(engine: Engine, plan: Plan, key: str, hashes: int, scratch: Parts) -> list[pa.Array]:
+    dtype, shares = plan.schema.field(key).type, plan.shares(SHARES_A_SLOT * engine.slots)
+    ranges = engine.map(partial(range_of_share, plan.reader, key), shares)
+    if follow_each_other(ranges):
+        return []
+    dealt = engine.map(partial(deal, plan.reader, key, scratch, hashes), shares)
+    numbers = np.concatenate(engine.map(partial(repeated_of_hash, scratch, dealt), range(hashes)))
+    scratch.remove_all_but(())
+    if pa.types.is_integer(dtype) or not len(numbers):
+        return [pa.array(numbers).cast(dtype)]
+    keys = engine.map(partial(keys_among, plan.reader, key, numbers), shares)  # two texts may have the same number
+    return [_repeated(pa.chunked_array(keys, type=dtype))]
+
+
+def follow_each_other(ranges: Sequence[KeyRange | None]) -> bool:
+    """Tell whether ascending keys go on ascending from one share to the next, so that none can stand twice."""
+    known = [found for found in ranges if found is not None]
+    return len(known) == len(ranges) and all(
+        before[1] < after[0]  # type: ignore[operator]  # both are of the key's type
+        for before, after in pairwise(known)
+    )
+
+
+def _rounds(batches: Iterator[npt.NDArray[np.int64]]) -> Iterator[npt.NDArray[np.int64]]:
+    """Gather numbers until there are as many as fit."""
+    gathered: list[npt.NDArray[np.int64]] = []
+    count = 0
+    for numbers in batches:
+        gathered.append(numbers)
+        count += len(numbers)
+        if count >= MOST_KEYS:
+            yield np.concatenate(gathered)
+            gathered, count = [], 0
+    if gathered:
+        yield np.concatenate(gathered)
+
+
+def _repeated(keys: pa.ChunkedArray) -> pa.Array:
+    """Return each key that stands more than once, once. Sorting integers is ten times as fast as counting them."""
+    if pa.types.is_integer(keys.type):
+        return pa.array(_repeated_numbers(keys.cast(pa.int64()).to_numpy())).cast(keys.type)
     counted = pa.table({"key": keys}).group_by("key", use_threads=False).aggregate([([], "count_all")])
     return counted.filter(pc.greater(counted["count_all"], 1))["key"].combine_chunks()
+
+
+def _repeated_numbers(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    ordered = np.sort(numbers)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
 def _clusters(plan: Plan, key: str) -> Iterator[list[FileTask]]:
@@ -78,43 +208,37 @@ def _clusters(plan: Plan, key: str) -> Iterator[list[FileTask]]:
         yield cluster
 
 
-def _split(files: list[FileTask]) -> list[KeyGroup]:
+def _group(files: list[FileTask]) -> KeyGroup:
     hashes = -(-_rows(files) // MOST_KEYS) or 1
-    return [KeyGroup(tuple(files), number, hashes) for number in range(hashes)]
+    return KeyGroup(joined(files) if hashes == 1 else tuple(files), hashes)
 
 
 def _rows(files: list[FileTask]) -> int:
     return sum(file.rows for file in files)
 
 
-def _ascending(batches: Iterator[pa.Array]) -> bool:
-    """Tell whether every key is greater than the one before, so that none can stand twice."""
-    last = None
+def range_if_ascending(batches: Iterator[pa.Array]) -> KeyRange | None:
+    """Return the first and the last key if each is greater than the one before, so that none can stand twice."""
+    first = last = None
     for keys in batches:
         if keys.null_count:
-            return False
+            return None
         if not len(keys):
             continue
         if last is not None and not pc.less(last, keys[0]).as_py():
-            return False
+            return None
         if not pc.all(pc.less(keys[:-1], keys[1:])).as_py() and len(keys) > 1:
-            return False
-        last = keys[-1]
-    return True
+            return None
+        first, last = keys[0] if first is None else first, keys[-1]
+    return (first.as_py(), last.as_py()) if first is not None and last is not None else None
 
 
-def _of_hash(keys: pa.Array, group: KeyGroup) -> pa.Array:
-    if group.hashes == 1:
-        return keys
-    return keys.filter(pa.array(_hashes(keys) % np.uint64(group.hashes) == group.hash))
-
-
-def _hashes(keys: pa.Array) -> npt.NDArray[np.uint64]:
-    """Return uint64 [keys], the same for the same key in any process."""
+def _numbers(keys: pa.Array) -> npt.NDArray[np.int64]:
+    """Return int64 [keys]: integers as they are, a hash for other keys; the same for the same key in any process."""
     if pa.types.is_integer(keys.type):
-        mixed: npt.NDArray[np.uint64] = (keys.cast(pa.int64()).to_numpy().view(np.uint64) * _MIX) >> np.uint64(32)
-        return mixed
+        numbers: npt.NDArray[np.int64] = keys.cast(pa.int64()).to_numpy()
+        return numbers
     from pandas.util import hash_array
 
-    hashes: npt.NDArray[np.uint64] = hash_array(keys.to_numpy(zero_copy_only=False), categorize=False)
-    return hashes
+    hashed: npt.NDArray[np.uint64] = hash_array(keys.to_numpy(zero_copy_only=False), categorize=False)
+    return hashed.view(np.int64)

@@ -19,8 +19,6 @@ from demo.lake import CUSTOMERS, EXAMPLES, write_customers, write_examples
 from models.declaration import Declaration, load_declaration
 from models.errors import TandemError
 from models.scoring import Scorer, sha256_of
-from models.training.fit import train
-from models.training.quantization import quantize
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -96,6 +94,9 @@ def _population(lake: Lakehouse, rows: int) -> None:
 
 
 def _network(home: BatchHome, lake: Lakehouse) -> None:
+    from models.training.fit import train
+    from models.training.quantization import quantize
+
     declared = load_declaration(ROOT / "models" / f"{MODEL}.yaml")
     quick = declared.training.model_copy(update=QUICK)
     trained = train(

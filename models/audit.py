@@ -37,8 +37,8 @@ class Tally:
             self.missing_keys + other.missing_keys,
             self.histogram + other.histogram,
             self.total + other.total,
-            min(self.minimum, other.minimum),
-            max(self.maximum, other.maximum),
+            float(np.minimum(self.minimum, other.minimum)),
+            float(np.maximum(self.maximum, other.maximum)),
         )
 
 
@@ -82,7 +82,8 @@ class AuditReport:
 
 def histogram_of(scores: npt.NDArray[np.float32]) -> Counts:
     """Count scores in [0, 1] by bin: int64 [BINS]; others, NaN too, are left out."""
-    good = scores[(scores >= 0) & (scores <= 1)]
+    all_good = len(scores) and scores.min() >= 0 and scores.max() <= 1  # NaN is neither
+    good = scores if all_good else scores[(scores >= 0) & (scores <= 1)]
     return np.bincount(np.minimum((good * np.float32(BINS)).astype(np.int64), BINS - 1), minlength=BINS)
 
 

@@ -73,6 +73,37 @@ def check(
 
 
 @app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    to: Annotated[str | None, typer.Option(help="A snapshot's id, a published day, or a tag. None lists them.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the table.")] = "",
+    by: Annotated[str, typer.Option(help="Who; it is kept in the table. Default: the user of this shell.")] = "",
+) -> None:
+    """Put a model's Gold table back to an earlier state, or forward again. Nothing is deleted."""
+    from orchestration.operations import possible_rollbacks, roll_back
+
+    settings = Settings()
+    if to is None:
+        typer.echo(possible_rollbacks(settings, model))
+        raise typer.Exit(1)
+    typer.echo(roll_back(settings, model, to, reason, by))
+
+
+@app.command()
+def maintenance(
+    apply: Annotated[bool, typer.Option(help="Remove it; otherwise say what would be removed.")] = False,
+    history_days: Annotated[float, typer.Option(help="How long what main showed can be read again.")] = 90,
+    leftover_hours: Annotated[float, typer.Option(help="Age at which what main never showed goes.")] = 72,
+    names: Annotated[bool, typer.Option(help="Name each thing.")] = False,
+) -> None:
+    """Remove what no reader of the models' tables can need: old snapshots, stale branches, orphan files."""
+    from orchestration.operations import tidy
+
+    for line in tidy(Settings(), apply, history_days, leftover_hours, names):
+        typer.echo(line)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of declarations."""
     from models.declaration import json_schema

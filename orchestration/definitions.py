@@ -10,6 +10,7 @@ from assets.resources import Backends
 from backends.settings import Settings, quiet
 from models.declaration import load_declarations
 from orchestration.automation import automation
+from orchestration.jobs import jobs
 from orchestration.sensors import sensors
 
 
@@ -21,7 +22,8 @@ def assemble(settings: Settings, loggers: Mapping[str, dg.LoggerDefinition] | No
         executor=dg.in_process_executor,  # steps share imports and memory; a process each would import for seconds
         loggers=loggers,
     )
-    return dg.Definitions.merge(common, lifecycles(declarations), automation(declarations), sensors(declarations))
+    made = (part(declarations) for part in (lifecycles, automation, jobs, sensors))
+    return dg.Definitions.merge(common, *made)
 
 
 @dg.definitions

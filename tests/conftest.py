@@ -14,7 +14,6 @@ from bento.build import find_bento
 from tests.lives import TODAY, Lived, declare, populate, reason_of, run_job, silent_instance, small_churn
 from tests.serving import free_port, running
 
-
 FOREIGN = ("TANDEM_", "DAGSTER_", "BENTOML_", "MLFLOW_", "PYICEBERG_", "AWS_")
 
 

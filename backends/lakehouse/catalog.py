@@ -6,21 +6,29 @@ from datetime import datetime
 from typing import Self
 
 import pyarrow as pa
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import ancestors_of
 from pyiceberg.transforms import IdentityTransform
+from sqlalchemy.exc import IntegrityError
 
+from backends.lakehouse.commits import commit_once
 from backends.lakehouse.connection import Connection, storage_named
 from backends.lakehouse.parts import Parts, new_parts, with_field_ids
-from backends.lakehouse.reading import FileTask, Plan, Reader, Snapshot, pieces_of, snapshot_of
+from backends.lakehouse.reading import FileTask, Plan, Reader, Snapshot, lightened, pieces_of, snapshot_of
 from backends.settings import Settings
 from models.errors import LakehouseError, SnapshotNotFoundError, TableNotFoundError
 
 TARGET_FILE_SIZE = 512 * 1024 * 1024  # Iceberg's default
-BYTES_PER_ROW = 12.0
+BYTES_PER_ROW = 8.0  # before there are any
+ATTEMPTS = 8  # to make a table that others make too
 
 
 class Lakehouse:
@@ -97,10 +105,12 @@ class Lakehouse:
         snapshot_id: int | None = None,
         dictionary_columns: Sequence[str] = (),
         where: BooleanExpression | None = None,
+        ranges_of: Sequence[str] = (),
     ) -> Plan:
         """Pin a snapshot and list its files; nothing is read yet. Columns that are not there raise `LakehouseError`.
 
-        The columns are those of `schema`, whatever the snapshot: one that was added later reads as null.
+        The columns are those of `schema`, whatever the snapshot: one that was added later reads as null. The plan keeps
+        the files' ranges of the columns in `ranges_of` alone.
         """
         snapshot = self.snapshot(table, snapshot_id)
         loaded = self.load(table)
@@ -113,7 +123,9 @@ class Lakehouse:
         scan = loaded.scan(snapshot_id=snapshot.id, row_filter=where)
         rows = ArrowScan(loaded.metadata, loaded.io, projection, where, dictionary_columns=tuple(dictionary_columns))
         with storage_named(loaded.io, loaded.location()):
-            pieces = [(task, *piece) for task in scan.plan_files() for piece in pieces_of(task)]
+            ids = {loaded.schema().find_field(name).field_id for name in ranges_of}
+            tasks = [(lightened(task, ids), list(pieces_of(task))) for task in scan.plan_files()]
+        pieces = [(task, *piece) for task, found in tasks for piece in found]
         files = [FileTask(i, rows, task, start, end) for i, (task, start, end, rows) in enumerate(pieces)]
         return Plan(snapshot, files, Reader(table, projection.as_arrow(), rows))
 
@@ -141,21 +153,33 @@ class Lakehouse:
     # --- writing ------------------------------------------------------------------------------------------------
 
     def ensure_table(self, table: str, schema: pa.Schema, partition_by: str | None = None) -> None:
-        """Create the table, with an empty first snapshot, unless it is there; finish one that was left half made."""
-        made = self.load(table) if self.catalog.table_exists(table) else self._create(table, schema)
-        if made.current_snapshot():
-            return
-        if partition_by and made.spec().is_unpartitioned():
-            with made.update_spec() as update:
-                update.add_field(partition_by, IdentityTransform(), partition_by)
-        with storage_named(made.io, made.location()):
-            made.append(schema.empty_table())
+        """Create the table, with an empty first snapshot, unless it is there; finish one that was left half made.
+
+        Safe to call from several processes at once. `LakehouseError` when others keep coming before.
+        """
+        for _ in range(ATTEMPTS):
+            with suppress(CommitFailedException, IntegrityError, TableAlreadyExistsError):
+                if self._make(table, schema, partition_by).current_snapshot():
+                    return
+        raise LakehouseError(f"Table {table!r} cannot be made: others change it without pause. Run again.")
 
     def parts(self, table: str, folder: str, schema: pa.Schema, distinct: Sequence[str] = ()) -> Parts:
         """Begin a set of Parquet parts below `folder` of the table's data (it ends in a slash): see `new_parts`."""
         loaded = self.load(table)
         identified = with_field_ids(schema, loaded.schema())
         return new_parts(loaded.io, f"{loaded.location()}/data/{folder}", identified, distinct)
+
+    def _make(self, table: str, schema: pa.Schema, partition_by: str | None) -> Table:
+        """Take the next step in making a table, if any is left."""
+        made = self.load(table) if self.catalog.table_exists(table) else self._create(table, schema)
+        if made.current_snapshot():
+            return made
+        if partition_by and made.spec().is_unpartitioned():
+            with commit_once(made).update_spec() as update:
+                update.add_field(partition_by, IdentityTransform(), partition_by)
+        with storage_named(made.io, made.location()):
+            commit_once(made).append(schema.empty_table())
+        return made
 
     def _create(self, table: str, schema: pa.Schema) -> Table:
         with suppress(NamespaceAlreadyExistsError):

@@ -4,6 +4,7 @@ What tables there are is not known here.
 """
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -21,7 +22,7 @@ from pyiceberg.utils.config import Config
 from requests import PreparedRequest, RequestException, Response, Session
 from requests.adapters import HTTPAdapter
 from sqlalchemy import make_url
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from backends.settings import Settings, without_secrets
 from models.errors import LakehouseError
@@ -85,7 +86,7 @@ class SharedSqlCatalog(SqlCatalog):  # type: ignore[misc]
     def _make_tables(self) -> None:
         try:
             super()._init_catalog()
-        except (IntegrityError, ProgrammingError):  # another process has just made them
+        except (IntegrityError, OperationalError, ProgrammingError):  # another process has just made them
             super()._init_catalog()
 
 
@@ -153,7 +154,7 @@ def _region(given: dict[str, Any]) -> dict[str, str]:
 def _named(properties: dict[str, Any], errors: tuple[type[Exception], ...], commits: bool = False) -> Iterator[None]:
     try:
         yield
-    except LakehouseError:
+    except (LakehouseError, IntegrityError):  # the second: somebody else made the same thing in the same moment
         raise
     except errors as error:
         raw, secrets = str(getattr(error, "orig", None) or error), _secrets(properties)
@@ -170,6 +171,11 @@ def _failure(error: Exception, reason: str, properties: dict[str, Any], commits:
             "or correct TANDEM_WAREHOUSE and TANDEM_CATALOG_PROPERTIES, and run again."
         )
     catalog = f"The Iceberg catalog at {without_secrets(properties['uri'])}"
+    if isinstance(getattr(error, "orig", None), sqlite3.OperationalError):
+        return LakehouseError(
+            f"{catalog} cannot be read or written: {reason}. Make room for it, or wait until nobody locks it, and run "
+            "again."
+        )
     if commits and (isinstance(error, CommitStateUnknownException) or not isinstance(error, RESTError)):
         return CommitUnknownError(
             f"{catalog} went away during a commit, which may have taken place: {reason}. Start it, and run again: a "

@@ -16,6 +16,8 @@ from pyiceberg.schema import Schema
 from backends.lakehouse.files import files_below
 from models.errors import LakehouseError
 
+ROW_GROUP_ROWS = 256 * 1024  # 8 MB of scores until they are written, and enough to read fast
+
 
 class Part:
     """One Parquet file in the making. It is created with its first rows: one without rows never exists."""
@@ -24,6 +26,8 @@ class Part:
         self._parts = parts
         self._files = ExitStack()
         self._out: pq.ParquetWriter | None = None
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = 0
         self.address = address
         self.rows = 0
 
@@ -37,18 +41,29 @@ class Part:
         if len(batch):
             with self._refusals_named():
                 self._out = self._out or self._parts.writer(self.address, self._files)
-                self._out.write_batch(batch)
+                self._held.append(batch)
+                self._held_rows += len(batch)
                 self.rows += len(batch)
+                if self._held_rows >= ROW_GROUP_ROWS:
+                    self._write_held()
 
     def close(self) -> None:
         """Finish the file."""
-        with self._refusals_named():
-            self._files.close()
+        with self._refusals_named(), self._files:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        """Write a row group: every write to a `ParquetWriter` makes one, and many small ones make a slow file."""
+        if self._out and self._held:
+            self._out.write_table(pa.Table.from_batches(self._held), ROW_GROUP_ROWS)
+            self._held, self._held_rows = [], 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None:
+            self._held = []
         self.close()
 
     @contextmanager

@@ -6,37 +6,35 @@ a branch, which the next `stage` of the same day removes. Two days at once both 
 first, with the files that were audited. Whatever else moves `main` meanwhile is a `PublishConflictError`.
 """
 
-import errno
 import json
-import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import TypeVar
 
-from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.expressions import AlwaysTrue, EqualTo
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import ancestors_of
-from sqlalchemy.exc import OperationalError
+from pyiceberg.table.update.snapshot import ManageSnapshots
 
 from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.commits import (
+    ATTEMPTS,
+    Change,
+    commit_once,
+    conflict,
+    failures_named,
+    give_way,
+    retried,
+)
+from backends.lakehouse.night_tags import DAY, NIGHT_TAG, night_tags_at, set_tags
 from backends.lakehouse.reading import PROPERTIES, Snapshot, snapshot_of
-from models.errors import LakehouseError, PublishConflictError, SnapshotNotFoundError
+from models.errors import PublishConflictError, SnapshotNotFoundError
 
-ATTEMPTS = 8  # of a commit that others come before
 AUDIT_BRANCH = "audit_"
-NIGHT_TAG = "night_"
 ABANDONED_TAG = "rolled_back_"
-DAY = "scored_on"  # the property that says which day a snapshot published
-
-REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE}
-
-RACES = (CommitFailedException, ValidationException, ValueError)
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,9 @@ class RolledBack:
 
 def write_whole(lake: Lakehouse, table: str, parts: Sequence[str], properties: dict[str, str]) -> Snapshot:
     """Make the parts the table's only content, in one commit on `main`; for tables that need no audit."""
-    loaded = lake.load(table)
+    loaded = commit_once(lake.load(table))
     before = loaded.current_snapshot()
-    with _failures_named(table), loaded.transaction() as change:
+    with failures_named(table), Change(loaded) as change:
         if before and snapshot_of(table, before).rows:
             change.delete(AlwaysTrue())
         change.add_files(list(parts), _prefixed(properties), check_duplicate_files=False)
@@ -78,8 +76,8 @@ def write_day(
     lake: Lakehouse, table: str, column: str, day: date, parts: Sequence[str], properties: dict[str, str]
 ) -> Snapshot:
     """Make the parts the content of one day's partition, in one commit on `main`; for tables that need no audit."""
-    with _failures_named(table):
-        return _retried(lambda: _write_day(lake, table, column, day, parts, properties))
+    with failures_named(table):
+        return retried(lambda: _write_day(lake, table, column, day, parts, properties))
 
 
 def stage(
@@ -90,8 +88,8 @@ def stage(
     `PublishConflictError` when others commit so often that there is no room.
     """
     lake.load(table)
-    with _failures_named(table):
-        return _retried(lambda: _stage(lake, table, column, day, parts, properties))
+    with failures_named(table):
+        return retried(lambda: _stage(lake, table, column, day, parts, properties))
 
 
 def publish(lake: Lakehouse, staged: Staged) -> Snapshot:
@@ -102,11 +100,12 @@ def publish(lake: Lakehouse, staged: Staged) -> Snapshot:
     The branch is dropped then.
     """
     try:
-        with _failures_named(staged.table):
-            for _ in range(ATTEMPTS - 1):
+        with failures_named(staged.table):
+            for attempt in range(ATTEMPTS - 1):
                 staged = _on_top(lake, staged)
                 with suppress(CommitFailedException):
                     return _move_main(lake, staged)
+                give_way(attempt)
             staged = _on_top(lake, staged)
             return _move_main(lake, staged)
     except PublishConflictError:
@@ -119,14 +118,15 @@ def discard(lake: Lakehouse, staged: Staged) -> None:
     with suppress(CommitFailedException, ValueError):
         loaded = lake.load(staged.table)
         if staged.branch in loaded.refs():
-            loaded.manage_snapshots().remove_branch(staged.branch).commit()
+            _references(loaded).remove_branch(staged.branch).commit()
 
 
 def rollback(lake: Lakehouse, table: str, snapshot_id: int, reason: str, by: str) -> RolledBack:
     """Put `main` back to a snapshot that was once published; nothing is deleted.
 
-    In the same commit a tag keeps what stood there, and the table's properties get the record: from, to, when, by
-    whom and why. `SnapshotNotFoundError` for a snapshot that never was on `main`; `PublishConflictError` when somebody
+    In the same commit a tag keeps what stood there, the nights' tags follow `main`, and the table's properties get the
+    record: from, to, when, by whom and why.
+    `SnapshotNotFoundError` for a snapshot that never was on `main`; `PublishConflictError` when somebody
     publishes in the same moment.
     """
     loaded = lake.load(table)
@@ -140,9 +140,9 @@ def rollback(lake: Lakehouse, table: str, snapshot_id: int, reason: str, by: str
     before, at = lake.snapshot(table), datetime.now(UTC)
     tag = f"{ABANDONED_TAG}{at:%Y%m%dT%H%M%S%f}"
     record = {"from": str(before.id), "to": str(snapshot_id), "at": at.isoformat(), "by": by, "reason": reason}
-    with _failures_named(table), loaded.transaction() as change:
-        # `main` first: of several references, pyiceberg asserts only the first to be where it was.
-        change.manage_snapshots().set_current_snapshot(snapshot_id).create_tag(before.id, tag).commit()
+    with failures_named(table), Change(loaded) as change:
+        refs = ManageSnapshots(change).set_current_snapshot(snapshot_id).create_tag(before.id, tag)
+        set_tags(refs, night_tags_at(loaded.metadata, snapshot_id)).commit()
         change.set_properties({f"{PROPERTIES}rollback.{at:%Y%m%dT%H%M%S%f}": json.dumps(record)})
     return RolledBack(before, lake.snapshot(table), tag)
 
@@ -159,7 +159,7 @@ def rollbacks(lake: Lakehouse, table: str) -> list[dict[str, str]]:
 def _write_day(
     lake: Lakehouse, table: str, column: str, day: date, parts: Sequence[str], properties: dict[str, str]
 ) -> Snapshot:
-    loaded = lake.load(table)
+    loaded = commit_once(lake.load(table))
     _replace_day(loaded, column, day, parts, properties, "main")
     return snapshot_of(table, loaded.current_snapshot())
 
@@ -168,7 +168,7 @@ def _replace_day(
     loaded: Table, column: str, day: date, parts: Sequence[str], properties: dict[str, str], branch: str
 ) -> None:
     partition, ours = EqualTo(column, day), _prefixed(properties)
-    with loaded.transaction() as change:
+    with Change(loaded) as change:
         if any(True for _ in loaded.scan(row_filter=partition).use_ref(branch).plan_files()):
             change.delete(partition, ours, branch=branch)
         if parts:
@@ -178,11 +178,10 @@ def _replace_day(
 def _stage(
     lake: Lakehouse, table: str, column: str, day: date, parts: Sequence[str], properties: dict[str, str]
 ) -> Staged:
-    loaded = lake.load(table)
+    loaded = commit_once(lake.load(table))
     base, prefix = snapshot_of(table, loaded.current_snapshot()).id, f"{AUDIT_BRANCH}{day:%Y%m%d}_"
     branch = prefix + uuid.uuid4().hex[:8]
-    # A commit of its own: pyiceberg, when it tries a commit of rows again, forgets branches made in the same one.
-    refs = loaded.manage_snapshots().create_branch(base, branch)
+    refs = _references(loaded).create_branch(base, branch)
     for stale in [name for name in loaded.refs() if name.startswith(prefix)]:
         refs.remove_branch(stale)
     refs.commit()
@@ -196,10 +195,9 @@ def _on_top(lake: Lakehouse, staged: Staged) -> Staged:
     loaded = lake.load(staged.table)
     head = loaded.snapshot_by_name(staged.branch)
     if head is None or head.snapshot_id != staged.snapshot.id:
-        raise _conflict(staged.table, f"branch {staged.branch} is not at {staged.snapshot.id} any more")
+        raise conflict(staged.table, f"branch {staged.branch} is not at {staged.snapshot.id} any more")
     if snapshot_of(staged.table, loaded.current_snapshot()).id == staged.base:
         return staged
-    _check_only_other_days(loaded, staged)
     return _stage_again(lake, staged)
 
 
@@ -208,92 +206,50 @@ def _move_main(lake: Lakehouse, staged: Staged) -> Snapshot:
     if snapshot_of(staged.table, loaded.current_snapshot()).id != staged.base:
         raise CommitFailedException(f"main is not at {staged.base} any more")
     # By its id: what was audited is published, even if somebody moves the branch in this moment.
-    change = loaded.manage_snapshots().set_current_snapshot(staged.snapshot.id)
+    change = _references(loaded).set_current_snapshot(staged.snapshot.id)
     change.create_tag(staged.snapshot.id, f"{NIGHT_TAG}{staged.day}").remove_branch(staged.branch).commit()
     return snapshot_of(staged.table, loaded.current_snapshot())
 
 
-def _check_only_other_days(loaded: Table, staged: Staged) -> None:
-    """Raise a conflict unless all that `main` went through since the base are published nights of other days."""
-    since = []
-    for snapshot in ancestors_of(loaded.current_snapshot(), loaded.metadata):
+def _stage_again(lake: Lakehouse, staged: Staged) -> Staged:
+    """Stage the audited files on top of the present `main`, where only other days were published meanwhile."""
+    again = retried(lambda: _stage(lake, staged.table, staged.column, staged.day, staged.parts, staged.properties))
+    try:
+        # Afterwards, since what comes to `main` while it is staged is below it too.
+        _check_only_other_days(lake, staged, again)
+        _check_files(lake, again)
+    except PublishConflictError:
+        discard(lake, again)
+        raise
+    return again
+
+
+def _check_only_other_days(lake: Lakehouse, staged: Staged, again: Staged) -> None:
+    """Raise a conflict unless all that `main` went through between the two bases are published nights of other days."""
+    loaded, since = lake.load(staged.table), []
+    for snapshot in ancestors_of(loaded.snapshot_by_id(again.base), loaded.metadata):
         if snapshot.snapshot_id == staged.base:
             break
         since.append(snapshot_of(staged.table, snapshot))
     else:
-        raise _conflict(staged.table, f"main does not descend from {staged.base} any more")
-    for snapshot in since:
-        if DAY not in snapshot.properties:
-            raise _conflict(staged.table, f"snapshot {snapshot.id} on main is no published night")
-        if snapshot.properties[DAY] == staged.day.isoformat():
-            raise _conflict(staged.table, f"snapshot {snapshot.id} published {staged.day} too")
+        raise conflict(staged.table, f"main does not descend from {staged.base} any more")
+    for found in since:
+        if DAY not in found.properties:
+            raise conflict(staged.table, f"snapshot {found.id} on main is no published night")
+        if found.properties[DAY] == staged.day.isoformat():
+            raise conflict(staged.table, f"snapshot {found.id} published {staged.day} too")
 
 
-def _stage_again(lake: Lakehouse, staged: Staged) -> Staged:
-    """Stage the audited files on top of the present `main`; they, and no others, are that day then."""
-    again = _stage(lake, staged.table, staged.column, staged.day, staged.parts, staged.properties)
-    scan = lake.load(staged.table).scan(row_filter=EqualTo(staged.column, staged.day)).use_ref(again.branch)
-    if {task.file.file_path for task in scan.plan_files()} != set(staged.parts):
-        discard(lake, again)
-        raise _conflict(staged.table, f"branch {again.branch} has other files than those that were audited")
-    return again
+def _check_files(lake: Lakehouse, again: Staged) -> None:
+    """Raise a conflict unless the day on the branch is made of the audited files alone."""
+    scan = lake.load(again.table).scan(row_filter=EqualTo(again.column, again.day), snapshot_id=again.snapshot.id)
+    if {task.file.file_path for task in scan.plan_files()} != set(again.parts):
+        raise conflict(again.table, f"branch {again.branch} has other files than those that were audited")
 
 
-# --- what can go wrong ----------------------------------------------------------------------------------------------
-
-
-def _retried(commit: Callable[[], Result]) -> Result:
-    """Try again what another commit came before."""
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return commit()
-        except RACES as error:
-            if not _is_race(error):
-                raise
-    return commit()
-
-
-def _is_race(error: Exception) -> bool:
-    # pyiceberg's SQL catalog reports one of the races as a ValueError about sequence numbers.
-    return not isinstance(error, ValueError) or "sequence number" in str(error)
-
-
-@contextmanager
-def _failures_named(table: str) -> Iterator[None]:
-    """Turn the commit that came second into `PublishConflictError`, and what the storage refuses into `LakehouseError`.
-
-    A connection that broke is neither: nobody knows then whether the commit arrived.
-    """
-    try:
-        yield
-    except RACES as error:
-        if not _is_race(error):
-            raise
-        raise _conflict(table, str(error)) from error
-    except (OSError, OperationalError) as error:
-        if not _is_refusal(error):
-            raise CommitStateUnknownException(
-                f"Nobody knows whether the change of table {table!r} arrived: {error}. Run again: a day that was "
-                "published is replaced by itself."
-            ) from error
-        raise LakehouseError(
-            f"Table {table!r} cannot be changed: {error}. Nothing was published: make room for its metadata and for "
-            "the catalog, and run again."
-        ) from error
-
-
-def _is_refusal(error: OSError | OperationalError) -> bool:
-    """Tell a full or read-only disk, after which nothing can have been committed, from a broken connection."""
-    if isinstance(error, OperationalError):
-        return isinstance(error.orig, sqlite3.OperationalError)
-    return error.errno in REFUSALS
-
-
-def _conflict(table: str, what: str) -> PublishConflictError:
-    return PublishConflictError(
-        f"Table {table!r} was changed by somebody else while its new rows were written or audited ({what}). "
-        "Nothing was published: run again, on top of that change."
-    )
+def _references(loaded: Table) -> ManageSnapshots:
+    """Begin a commit of branches and tags."""
+    return ManageSnapshots(Change(loaded, autocommit=True))
 
 
 def _prefixed(properties: dict[str, str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Pictures for people, as PNG bytes 860 pixels wide. What they show is computed in `evaluation` and `fit`.
 
-matplotlib is imported inside the functions: it is slow to load, and only a training or a night's report needs it.
+matplotlib and scikit-learn are imported inside the functions: they are large, and a night needs none of the second.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from models.scoring import Scores
-from models.training.evaluation import BINS
-from models.training.split import Labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from models.training.split import Labels
 
 INK, GRID, SHADE = "#1f2933", "#e4e7eb", "#9aa5b1"
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea")
@@ -28,6 +27,10 @@ DASHED = (0, (4, 4))
 
 def roc_and_calibration(y: Labels, scores: Mapping[str, Scores]) -> bytes:
     """Return ROC curves (left) and reliability curves over ten bins of equal count (right) of named scores."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    from models.training.evaluation import BINS
+
     figure, (roc, reliability) = _figure(height=4.4, panels=2)
     highest = 0.0
     for (name, values), colour in zip(scores.items(), COLOURS, strict=False):

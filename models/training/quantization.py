@@ -3,8 +3,8 @@
     unclipped ── Quantize ── ScatterElements ── layer1 ── Quantize ── layer2 ── Quantize ── layer3 ── Sigmoid
        float          uint8, 255 is 1            int8       uint8      int8       uint8     float
 
-Dense columns are within [0, 1], and what follows a ReLU is not negative. Quantized with zero as 0, both are clipped by the
-quantization itself: the graph needs no Clip and no ReLU there, and one-hot columns are set among bytes.
+Dense columns are within [0, 1], and what follows a ReLU is not negative. Quantized with zero as 0, both are clipped by
+the quantization itself: the graph needs no Clip and no ReLU there, and one-hot columns are set among bytes.
 Whether int8 is good enough is decided in `evaluation`.
 """
 
@@ -36,8 +36,8 @@ def quantize(file: bytes, calibration: Encoded) -> bytes:
     """Return the int8 ONNX file: the hidden layers in int8 (activations uint8, weights int8), all else in float32.
 
     The encoder stays float up to its columns, or a number would be read in 256 steps; so do the last layer and the
-    sigmoid, or there would be 256 scores. Weights have a scale for each output channel, a hidden layer the range up to its
-    maximum over `calibration` rows. The contract says int8. The same arguments give the same bytes.
+    sigmoid, or there would be 256 scores. Weights have a scale for each output channel, a hidden layer the range up to
+    its maximum over `calibration` rows. The contract says int8. The same arguments give the same bytes.
     """
     model = onnx.load_from_string(file)
     contract = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
@@ -97,7 +97,7 @@ def _scale_of_columns(scales: dict[str, float]) -> str:
 
 
 def _add_layer(parts: GraphParts, name: str, source: str, weights: Array, bias: Array, scale: float) -> None:
-    """Add `name = source @ weights + bias` in int8: weights int8 [inputs, outputs], bias int32 in steps of both scales."""
+    """Add `name = source @ weights + bias` in int8: weights int8 [inputs, outputs], bias int32."""
     steps = np.maximum(np.abs(weights).max(0), np.finfo(np.float32).tiny / scale) / np.float32(MOST_WEIGHT)
     bias_steps = (steps * np.float32(scale)).astype(np.float32)
     limits = np.iinfo(np.int32)

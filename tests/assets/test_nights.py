@@ -1,15 +1,17 @@
 """Nights of a champion made by hand: reruns, bad days that nobody sees, and failures that name thing and remedy."""
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pytest
+from dagster._core.definitions.backfill_policy import resolve_backfill_policy
 
 from assets.resources import Backends
 from backends.nights import published_nights
-from tests.backends.nights import customers, with_column
+from orchestration.definitions import assemble
+from tests.backends.nights import customers, turn_back, with_column
 from tests.lives import TINY, checks, declare, materialized, promoted, reason_of, run_job, write_table
 from tests.tiny_model import tiny_contract
 
@@ -99,13 +101,13 @@ def test_a_past_day_scored_late_leaves_the_newest_one_online(home, population, s
     [
         (
             lambda table: pa.concat_tables([table, table.slice(7, 1)]),
-            "every_entity_is_scored_once",
-            "keys stand more than once",
+            "few_rows_are_rejected",
+            "rejected rows: are 0.33% of the population's 601",
         ),
         (
             lambda table: with_column(table, "customer_id", [None, *table["customer_id"].to_pylist()[1:]]),
-            "every_entity_is_scored_once",
-            "is null in 1 rows",
+            "few_rows_are_rejected",
+            "rejected rows: are 0.17% of the population's 600",
         ),
         (
             lambda table: with_column(table, "balance", np.full(len(table), 10_000, np.float32)),
@@ -163,7 +165,7 @@ def test_a_model_without_champion_says_what_to_do(home, tiny, scored):
             with_column(customers(10), "customer_id", [f"c{i}" for i in range(10)]),
             "is now of type string, but the champion of 'tiny' was made for integer",
         ),
-        (with_column(customers(10), "balance", np.full(10, 1e6)), "balance: is out of bounds in 10 rows"),
+        (with_column(customers(10), "balance", np.full(10, 1e6)), "are 100.00% of the population's 10"),
         (customers(0), "Population table 'silver.active_customers' has no rows: there is nothing to score. Fill it."),
     ],
     ids=["column gone", "number as text", "category as float", "no key", "key as text", "out of bounds", "empty"],
@@ -191,3 +193,64 @@ def test_the_metadata_of_a_night_tells_what_was_done(home, champion, population,
     assert facts["mean_score"] == pytest.approx(gold["tiny_probability"].to_numpy().mean(dtype=np.float64))
     assert facts["score_shift"] == 0
     assert (facts["model_version"], facts["model_sha256"]) == (1, champion.sha256)
+
+
+def facts_of(result: dg.ExecuteInProcessResult) -> dict[str, object]:
+    (event,) = result.asset_materializations_for_node("gold__tiny_predictions")
+    return {name: getattr(fact, "records", fact.value) for name, fact in event.metadata.items()}
+
+
+def test_a_range_of_past_days_is_one_commit_each_from_the_population_of_its_day(home, population, scored):
+    noon = {day: datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in (FRIDAY, SATURDAY)}
+    with Backends(home).lakehouse() as lake:
+        turn_back(lake, POPULATION, dict.fromkeys([s.id for s in lake.history(POPULATION)], noon[FRIDAY]))
+    saturdays = write_table(home, POPULATION, customers(700))
+    with Backends(home).lakehouse() as lake:
+        turn_back(lake, POPULATION, {saturdays: noon[SATURDAY]})
+    write_table(home, POPULATION, customers(800))
+    thursday = FRIDAY - timedelta(days=1)
+    for attempt in (1, 2):
+        results = {day: scored(day) for day in (thursday, FRIDAY, SATURDAY)}
+        days = gold_of(home)["scored_on"].value_counts().to_pylist()
+        assert {day["values"]: day["counts"] for day in days} == {thursday: 800, FRIDAY: 600, SATURDAY: 700}
+        read = {day: str(facts_of(result)["population_as_of"]) for day, result in results.items()}
+        assert read[thursday].startswith("the current one, committed 20")
+        assert read[FRIDAY] == "as it stood at the end of 2026-11-20, committed 2026-11-20 12:00:00 UTC"
+        assert read[SATURDAY] == "as it stood at the end of 2026-11-21, committed 2026-11-21 12:00:00 UTC"
+        with Backends(home).lakehouse() as lake:
+            log = lake.load(GOLD).metadata.snapshot_log
+            moves = [entry for entry in log if lake.snapshot(GOLD, entry.snapshot_id).rows]
+        assert len(moves) == 3 * attempt
+
+
+def test_a_backfill_makes_one_run_for_each_day(home, tiny):
+    asset = assemble(home).get_assets_def(dg.AssetKey(["gold", "tiny_predictions"]))
+    assert resolve_backfill_policy([asset.backfill_policy]).max_partitions_per_run == 1  # one night, one commit
+
+
+def test_what_was_refused_or_unseen_is_shown_by_column_and_counted(home, instance, champion):
+    declare(home, TINY, gates={"max_rejected_share": 0.01})
+    rows = with_column(customers(1000), "balance", [float("nan"), 1e6, *[0.0] * 998])
+    write_table(home, POPULATION, with_column(rows, "plan", ["platin"] * 5 + ["pro"] * 995))
+    result = run_job(home, instance, "tiny_nightly", FRIDAY, ["gold/tiny_predictions"])
+    assert result.success, reason_of(result)
+    facts = facts_of(result)
+    assert (facts["rejected_rows"], facts["dagster/partition_row_count"]) == (2, 998)
+    assert [dict(record.data) for record in facts["rejects_in_gold.tiny_rejects"]] == [
+        {"column": "balance", "reason": "is missing", "values": 1},
+        {"column": "balance", "reason": "is out of bounds", "values": 1},
+    ]
+    assert [dict(record.data) for record in facts["unseen_categories"]] == [{"column": "plan", "rows": 3}]
+    check = checks(result)["few_rows_are_rejected"]
+    assert check.passed
+    assert (check.metadata["rejected_rows"].value, check.metadata["rejected_share"].value) == (2, 0.002)
+
+
+def test_above_the_declared_share_nothing_is_published_and_the_rejects_can_be_read(home, population, scored):
+    write_table(home, POPULATION, with_column(population, "balance", np.array([np.nan] * 2 + [0.0] * 598, np.float32)))
+    result = scored()
+    assert failed(result) == {"few_rows_are_rejected"}
+    with Backends(home).lakehouse() as lake:
+        rejects = lake.read("gold.tiny_rejects")
+        assert lake.snapshot(GOLD).rows == 0
+    assert sorted(rejects["customer_id"].to_pylist()) == [0, 1]

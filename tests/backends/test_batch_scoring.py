@@ -1,15 +1,14 @@
-"""A night on a real lake: what is published, what is refused, and what a crash leaves behind."""
+"""A night on a real lake: what is published, and what is refused before the rows, on the way, and by a full disk."""
 
 import contextlib
 import json
+import re
 import resource
-import signal
+import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -19,64 +18,38 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from backends.batch_scoring import score_and_publish
 from backends.engines import LocalEngine
 from backends.gold_tables import PARTITION, predictions_schema
 from backends.lakehouse.catalog import Lakehouse
-from backends.lakehouse.reading import partition_is
-from backends.nights import Published, newest_night, published_nights
-from backends.settings import ROOT
+from backends.nights import newest_night, published_nights
+from backends.scored_parts import ScoredPart
+from backends.settings import Settings
 from models.audit import histogram_of, histogram_to_text, population_stability_index
-from models.encoding import encode_arrow
-from models.errors import (
-    AuditError,
-    ColumnError,
-    LakehouseError,
-    PublishConflictError,
-    SnapshotNotFoundError,
-    TableNotFoundError,
-    ValueRejectedError,
-)
+from models.errors import AuditError, ColumnError, LakehouseError, SnapshotNotFoundError, TableNotFoundError
 from models.scoring import Scorer
 from tests.backends.nights import (
     FRIDAY,
+    LAX,
     POPULATION,
     PREDICTIONS,
     SATURDAY,
+    SCORE,
     SCORED_AT,
+    WatchedEngine,
+    audit_branches,
     customers,
     night,
+    parts_on_branches,
+    parts_on_disk,
+    publish,
+    published_rows,
+    rejected_rows,
+    scored_directly,
+    scores_by_key,
     with_column,
     write_files,
 )
 from tests.tiny_model import tiny_contract, tiny_onnx
-
-SCORE = tiny_contract().output
-
-
-def publish(lake: Lakehouse, engine: LocalEngine | None = None, **changes) -> Published:
-    return score_and_publish(lake, engine or LocalEngine(2), night(**changes))
-
-
-def published_rows(lake: Lakehouse, day=SATURDAY) -> pa.Table:
-    return lake.read(PREDICTIONS, where=partition_is(PARTITION, day)).sort_by("customer_id")
-
-
-def scores_by_key(rows: pa.Table) -> dict[int | str, float]:
-    return dict(zip(rows["customer_id"].to_pylist(), rows[SCORE].to_pylist(), strict=True))
-
-
-def scored_directly(population: pa.Table, scorer: Scorer) -> dict[int | str, float]:
-    scores = scorer.score(encode_arrow(scorer.contract, population))
-    return dict(zip(population["customer_id"].to_pylist(), scores.tolist(), strict=True))
-
-
-def parts_on_disk(lake: Lakehouse, table: str = PREDICTIONS) -> list[Path]:
-    return sorted(Path(urlparse(lake.location(table)).path).glob("data/**/*.parquet"))
-
-
-def branches(lake: Lakehouse) -> set[str]:
-    return set(lake.catalog.load_table(PREDICTIONS).refs()) - {"main"}
 
 
 @pytest.fixture
@@ -95,7 +68,7 @@ def test_the_published_rows_are_the_scorers_bit_for_bit(lake, population):
     rows = published_rows(lake)
     assert scores_by_key(rows) == scored_directly(population, night().scorer)
     assert rows.num_rows == population.num_rows == published.report.rows
-    assert published.files == 3
+    assert published.parts == len(parts_on_disk(lake)) > 1
     decided = rows["tiny_predicted"].combine_chunks()
     assert decided.equals(pc.greater_equal(rows[SCORE], pa.scalar(0.5, pa.float32())).combine_chunks())
     assert 0 < published.positives == decided.true_count < rows.num_rows
@@ -134,16 +107,17 @@ def test_the_snapshot_carries_the_lineage(lake, population):
         "source_table": POPULATION,
         "source_snapshot": str(source.id),
         "dagster_run_id": "run-of-the-night",
+        "rejected_rows": "0",
         "score_histogram": histogram_to_text(histogram),
     }
-    assert published.report.histogram.tolist() == json.loads(published.snapshot.properties["score_histogram"])
+    assert published.report.tally.histogram.tolist() == json.loads(published.snapshot.properties["score_histogram"])
 
 
 def test_the_report_has_the_figures_of_the_night(lake, population):
     report = publish(lake).report
     scores = np.array(list(scored_directly(population, night().scorer).values()), np.float32)
     assert report.mean == pytest.approx(scores.mean(dtype=np.float64))
-    assert (report.minimum, report.maximum) == (scores.min(), scores.max())
+    assert (report.tally.minimum, report.tally.maximum) == (scores.min(), scores.max())
     assert report.shift is None  # the first night has nothing to differ from
     assert report.problems == []
 
@@ -153,19 +127,20 @@ def test_each_day_is_a_partition_and_its_rerun_replaces_it_alone(lake, populatio
     publish(lake)
     friday = published_rows(lake, FRIDAY)
     another = Scorer(tiny_onnx(tiny_contract(), seed=5))
-    publish(lake, scorer=another, version=4, max_shift=100)
-    publish(lake, scorer=another, version=4, max_shift=100)
+    publish(lake, scorer=another, version=4, limits=LAX)
+    publish(lake, scorer=another, version=4, limits=LAX)
     assert published_rows(lake, FRIDAY).equals(friday)
     assert scores_by_key(published_rows(lake)) == scored_directly(population, another)
     assert lake.snapshot(PREDICTIONS).rows == 2 * population.num_rows
-    assert branches(lake) == set()
+    assert audit_branches(lake) == set()
 
 
 def test_the_second_night_is_measured_against_the_first(lake, population):
     first = publish(lake, scored_on=FRIDAY)
     write_files(lake, POPULATION, [customers(1000, first_key=2000, seed=9)])
     second = publish(lake)
-    assert second.report.shift == population_stability_index(first.report.histogram, second.report.histogram) > 0
+    histograms = [night.report.tally.histogram for night in (first, second)]
+    assert second.report.shift == population_stability_index(*histograms) > 0
 
 
 def test_a_day_that_is_made_up_for_is_measured_against_the_nights_before_it(lake, population):
@@ -316,15 +291,6 @@ def refused(lake: Lakehouse, error: type[Exception], match: str, **changes) -> E
     return caught.value
 
 
-def test_a_value_out_of_bounds_stops_the_night(lake, friday):
-    parts = parts_on_disk(lake)
-    wrong = with_column(customers(100), "tenure_months", np.array([5] * 99 + [601], np.int32))
-    write_files(lake, POPULATION, [customers(1000, first_key=100), wrong, customers(1000, first_key=2000)])
-    refused(lake, ValueRejectedError, r"tenure_months: is out of bounds in 1 rows \(value: 601\.0\)")
-    assert parts_on_disk(lake) == parts
-    assert branches(lake) == set()
-
-
 def test_a_damaged_file_of_the_population_stops_the_night(lake, friday):
     parts = parts_on_disk(lake)
     damaged = parts_on_disk(lake, POPULATION)[-1]
@@ -334,65 +300,101 @@ def test_a_damaged_file_of_the_population_stops_the_night(lake, friday):
 
 
 DAMAGES = {
-    "a key that stands twice": (lambda t: with_column(t, "customer_id", [7, 7, *range(100, 898)]), "entity key"),
-    "a null key": (lambda t: with_column(t, "customer_id", [None, *range(799)]), "entity key"),
-    "other customers": (lambda t: with_column(t, "balance", np.full(800, 9_999, np.float32)), "score shift"),
+    "a key that stands twice": (lambda t: with_column(t, "customer_id", [7, 7, *range(100, 898)]), "rejected rows", 2),
+    "a null key": (lambda t: with_column(t, "customer_id", [None, *range(799)]), "rejected rows", 1),
+    "other customers": (lambda t: with_column(t, "balance", np.full(800, 9_999, np.float32)), "score shift", 0),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_population_that_fails_the_audit_is_not_published(lake, friday, damage):
-    change, field = DAMAGES[damage]
+    change, field, rejected = DAMAGES[damage]
     rows = customers(800)
     write_files(lake, POPULATION, [change(rows)])
     error = refused(lake, AuditError, r"The predictions of 2026-11-21 failed their audit .* branch 'audit_20261121_")
     assert [problem.field for problem in error.problems] == [field]
-    assert branches(lake) == {error.branch}
-    assert lake.catalog.load_table(PREDICTIONS).scan().use_ref(error.branch).to_arrow().num_rows == len(friday) + 800
+    assert audit_branches(lake) == {error.branch}
+    assert (
+        lake.catalog.load_table(PREDICTIONS).scan().use_ref(error.branch).to_arrow().num_rows
+        == len(friday) + 800 - rejected
+    )
+    assert len(rejected_rows(lake)) == rejected  # so that a person can look
 
     write_files(lake, POPULATION, [rows])
     publish(lake)
-    assert branches(lake) == set()
+    assert audit_branches(lake) == set()
+    assert rejected_rows(lake) == []
     assert scores_by_key(published_rows(lake)) == scored_directly(rows, night().scorer)
 
 
-def test_text_keys_that_stand_twice_are_found_across_files(lake):
-    one, two = customers(50), customers(50, first_key=49)
-    files = [with_column(file, "customer_id", pc.cast(file["customer_id"], "str")) for file in (one, two)]
-    write_files(lake, POPULATION, files)
-    with pytest.raises(AuditError, match="1 keys stand more than once"):
-        publish(lake, scorer=Scorer(tiny_onnx(tiny_contract(entity_key_type="string"))))
-    assert lake.snapshot(PREDICTIONS).rows == 0
+def forgetful(written: list[Any]) -> list[Any]:
+    """Lose a part, as a cluster that drops a task would."""
+    return written[:-1] if isinstance(written[0], ScoredPart) else written
 
 
-class ForgetfulEngine(LocalEngine):
-    """An engine that loses a file, as a cluster that drops a task would."""
-
-    def map(self, function, tasks):
-        return super().map(function, list(tasks)[:-1])
-
-
-class CarelessEngine(LocalEngine):
-    """An engine with somebody at the disk behind it who changes a part after it was written."""
-
-    def map(self, function, tasks):
-        written = super().map(function, tasks)
-        path = urlparse(written[0].address).path
+def careless(written: list[Any]) -> list[Any]:
+    """Write other scores into a part, as somebody at the disk may between the write and the audit."""
+    if isinstance(written[0], ScoredPart):
+        path = urlparse(written[0].parts[0]).path
         part = pq.read_table(path)
         pq.write_table(with_column(part, SCORE, np.full(len(part), 0.5, np.float32)), path)
-        return written
+    return written
+
+
+def destructive(written: list[Any]) -> list[Any]:
+    """Cut a part short before it is staged."""
+    if isinstance(written[0], ScoredPart):
+        cut_short(written[-1].parts[0])
+    return written
+
+
+def cut_short(address: str) -> None:
+    path = Path(urlparse(address).path)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+class DestructiveAudit(LocalEngine):
+    """An engine with somebody at the disk behind it who cuts a staged part short before the audit reads it."""
+
+    def map(self, function, tasks):
+        tasks = list(tasks)
+        staged = [file.address for task in tasks for file in task.files if str(SATURDAY) in file.address]
+        for address in staged[:1]:
+            cut_short(address)
+        return super().map(function, tasks)
+
+
+def thieving(written: list[Any]) -> list[Any]:
+    """Put one part in the place of another: as many rows or not, they are not the ones that were written there."""
+    if isinstance(written[0], ScoredPart):
+        first, last = (Path(urlparse(part.parts[0]).path) for part in (written[0], written[-1]))
+        last.write_bytes(first.read_bytes())
+    return written
 
 
 def test_lost_rows_are_found(lake, friday):
-    error = refused(lake, AuditError, "differ in number from the population's", engine=ForgetfulEngine(2))
+    error = refused(lake, AuditError, "differ in number from the 4,000 that the", engine=WatchedEngine(forgetful))
     assert [problem.field for problem in error.problems] == ["rows"]
     assert publish(lake).report.rows == len(friday)
 
 
 def test_a_part_that_changed_on_the_disk_is_found(lake, friday):
-    error = refused(lake, AuditError, "read back differs from the score that was written", engine=CarelessEngine(2))
+    error = refused(lake, AuditError, "read back differs from the score that was", engine=WatchedEngine(careless))
     assert {problem.field for problem in error.problems} >= {"score"}
     assert publish(lake).report.rows == len(friday)
+
+
+def test_a_part_in_the_place_of_another_is_found(lake, friday):
+    error = refused(lake, AuditError, "keys stand more than once", engine=WatchedEngine(thieving))
+    assert {problem.field for problem in error.problems} >= {"entity key", "rows"}
+    assert publish(lake).report.rows == len(friday)
+
+
+@pytest.mark.parametrize("engine", [WatchedEngine(destructive), DestructiveAudit(2)], ids=["before", "after"])
+def test_a_part_that_was_cut_short_before_or_after_it_was_staged_is_found(lake, friday, engine):
+    refused(lake, LakehouseError, rf"'{PREDICTIONS}' cannot be (read|changed): .*footer.*again", engine=engine)
+    assert publish(lake).report.rows == len(friday)
+    assert audit_branches(lake) == set()
 
 
 def test_scores_that_are_no_probabilities_are_found(lake, friday):
@@ -400,59 +402,11 @@ def test_scores_that_are_no_probabilities_are_found(lake, friday):
     (sigmoid,) = [node for node in graph.graph.node if node.op_type == "Sigmoid"]
     sigmoid.op_type = "Identity"
     broken = Scorer(graph.SerializeToString())
-    error = refused(lake, AuditError, "is not a number from 0 to 1", scorer=broken, max_shift=100)
+    error = refused(lake, AuditError, "is not a number from 0 to 1", scorer=broken, limits=LAX)
     assert [problem.field for problem in error.problems] == ["score"]
 
 
-def test_a_commit_while_the_scores_are_made_is_no_conflict(lake, friday, settings):
-    class EngineBesideAnother(LocalEngine):
-        def map(self, function, tasks):
-            results = super().map(function, tasks)
-            with Lakehouse.open(settings) as other:
-                publish(other, scored_on=SATURDAY + timedelta(days=1))
-            return results
-
-    publish(lake, EngineBesideAnother(2))
-    assert set(published_nights(lake, PREDICTIONS)) == {"2026-11-20", "2026-11-21", "2026-11-22"}
-
-
-def test_a_commit_during_the_audit_is_a_conflict_and_the_rerun_publishes(lake, friday, settings):
-    class SlowLake(Lakehouse):
-        def publish(self, staged):
-            with Lakehouse.open(settings) as other:
-                publish(other, scored_on=SATURDAY + timedelta(days=1))
-            return super().publish(staged)
-
-    with SlowLake.open(settings) as slow, pytest.raises(PublishConflictError, match="run again"):
-        publish(slow)
-    assert set(published_nights(lake, PREDICTIONS)) == {"2026-11-20", "2026-11-22"}
-    publish(lake)
-    assert set(published_nights(lake, PREDICTIONS)) == {"2026-11-20", "2026-11-21", "2026-11-22"}
-    assert branches(lake) == set()
-
-
-# --- crashes --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("moment", ["scoring", "staging", "publishing"])
-def test_a_night_that_is_killed_costs_a_rerun_and_nothing_else(lake, friday, population, settings, moment):
-    write_files(lake, POPULATION, [population.slice(start, 400) for start in range(0, 4000, 400)])
-    before, friday_parts = lake.snapshot(PREDICTIONS), set(parts_on_disk(lake))
-    command = [sys.executable, "-m", "tests.backends.killed_night", str(settings.home), moment]
-    process = subprocess.Popen(command, cwd=ROOT)
-    while process.poll() is None:
-        if moment == "scoring" and len(set(parts_on_disk(lake)) - friday_parts) >= 3:
-            process.kill()
-        time.sleep(0.02)
-    assert process.returncode == -signal.SIGKILL
-
-    left = set(parts_on_disk(lake)) - friday_parts
-    assert 3 <= len(left) < 10 if moment == "scoring" else len(left) == 10
-    assert lake.snapshot(PREDICTIONS) == before
-    assert scores_by_key(published_rows(lake)) == {}
-    publish(lake)
-    assert scores_by_key(published_rows(lake)) == scored_directly(population, night().scorer)
-    assert branches(lake) == set()
+# --- full disks -----------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -474,7 +428,73 @@ def test_a_full_disk_costs_a_rerun_and_nothing_else(lake, friday):
         publish(lake)
     assert lake.snapshot(PREDICTIONS) == before
     assert parts_on_disk(lake) == parts
-    assert branches(lake) == set()
+    assert audit_branches(lake) == set()
     published = publish(lake)
     assert max(part.stat().st_size for part in parts_on_disk(lake)) > 200_000
     assert published.report.rows == 101_000
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """Mount a disk of 8 MB."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    if not shutil.which("mount"):
+        pytest.skip("there is no program `mount`")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tandem-test", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("catalog", ["beside the table", "on a disk of its own"])
+def test_a_disk_that_fills_at_any_step_costs_a_rerun_and_nothing_else(small_disk, tmp_path, catalog):
+    rows = with_column(customers(40_000), "tenure_months", np.arange(40_000, dtype=np.int32) % 603)
+    others = Scorer(tiny_onnx(tiny_contract(), seed=5))
+    beside = catalog == "beside the table"
+    settings = Settings(home=(small_disk if beside else tmp_path) / "tandem", warehouse=str(small_disk / "lake"))
+    with Lakehouse.open(settings) as lake:
+        write_files(lake, POPULATION, [rows.slice(start, 10_000) for start in range(0, 40_000, 10_000)])
+        free = shutil.disk_usage(small_disk).free
+        old = publish(lake, limits=LAX)
+        size = free - shutil.disk_usage(small_disk).free
+        before, rejected = published_rows(lake), rejected_keys(lake)
+        assert len(rejected) == 40_000 - old.report.rows > 0
+        refusals, room = [], 0
+        while True:
+            parts = set(parts_on_disk(lake))
+            with filled(small_disk, room):
+                try:
+                    publish(lake, scorer=others, version=4, limits=LAX)
+                    break
+                except LakehouseError as error:
+                    refusals.append(str(error))
+            assert lake.snapshot(PREDICTIONS) == old.snapshot
+            assert published_rows(lake).equals(before)
+            assert rejected_keys(lake) == rejected
+            assert beside or set(parts_on_disk(lake)) - parts <= parts_on_branches(lake)
+            room += size // 12
+        assert len(refusals) >= 5
+        assert all("run again" in refusal and re.search("No space left|is full", refusal) for refusal in refusals)
+        publish(lake, scorer=others, version=4, limits=LAX)
+        good = rows.filter(pc.less_equal(rows["tenure_months"], 600))
+        assert scores_by_key(published_rows(lake)) == scored_directly(good, others)
+        assert audit_branches(lake) == set()
+
+
+def rejected_keys(lake: Lakehouse) -> set[int]:
+    return {row["customer_id"] for row in rejected_rows(lake)}
+
+
+@contextlib.contextmanager
+def filled(disk: Path, room: int) -> Iterator[None]:
+    """Leave `room` bytes on a disk, for a while."""
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - room)))
+    try:
+        yield
+    finally:
+        ballast.unlink()

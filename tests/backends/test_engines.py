@@ -1,13 +1,15 @@
-"""The local engine: results in order, the first error stops the rest, threads are used and leave nothing behind."""
+"""The local engine: results in order, the first error stops the rest, nothing is left behind. Which engine it is."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from backends.engines import LocalEngine, engine_of
-from backends.settings import Settings
+from backends.engines import EngineError, LocalEngine, engine_of
+from backends.settings import ROOT, Settings
 
 
 def test_results_come_in_the_order_of_the_tasks():
@@ -104,4 +106,30 @@ def test_an_interrupt_stops_what_has_not_begun():
 def test_the_settings_name_the_engine(tmp_path):
     engine = engine_of(Settings(home=tmp_path, threads=7))
     assert isinstance(engine, LocalEngine)
-    assert engine.threads == 7
+    assert engine.slots == 7
+
+
+def test_spark_is_made_as_the_settings_say_and_starts_nothing_yet(tmp_path):
+    spark_engine = pytest.importorskip("backends.spark_engine", reason="the spark extra is not installed")
+    properties = {"spark.ui.enabled": True, "spark.executor.memory": "4g"}
+    named = {"engine": "spark", "spark_master": "spark://spark:7077", "spark_properties": properties}
+    engine = engine_of(Settings(home=tmp_path, **named))
+    assert isinstance(engine, spark_engine.SparkEngine)
+    assert (engine.master, engine.python) == ("spark://spark:7077", sys.executable)
+    assert engine.properties["spark.ui.enabled"] == "true"
+    assert engine.properties["spark.executor.memory"] == "4g"
+    assert engine.properties["spark.python.worker.reuse"] == "true"
+    assert engine_of(Settings(home=tmp_path, engine="spark", spark_python="/opt/python")).python == "/opt/python"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_pyspark_is_named_with_the_extra_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "backends.spark_engine", raising=False)
+    with pytest.raises(EngineError, match=r"'spark', but pyspark is not installed\. Install .* tandem\[spark\]"):
+        engine_of(Settings(engine="spark"))
+
+
+def test_pyspark_is_not_imported_before_it_is_asked_for():
+    program = "import sys, backends.engines, backends.batch_scoring; assert not {'pyspark', 'py4j'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

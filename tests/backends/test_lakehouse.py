@@ -1,8 +1,10 @@
 """The lakehouse on a real catalog: pinned reads, and tables that change by an audited publish or not at all."""
 
-import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import pyarrow as pa
@@ -10,13 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.exceptions import CommitStateUnknownException
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestWriterV2
+from pyiceberg.table import Transaction
+from pyiceberg.table.refs import SnapshotRef, SnapshotRefType
+from pyiceberg.table.update.snapshot import ManageSnapshots
 from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, StringType
 
 from backends.lakehouse.catalog import Lakehouse
-from backends.lakehouse.publishing import Staged, publish, write_whole
+from backends.lakehouse.publishing import Staged, publish, rollback, rollbacks, write_day, write_whole
 from backends.lakehouse.publishing import stage as stage_parts
-from backends.lakehouse.reading import is_one_of, partition_is
+from backends.lakehouse.reading import Snapshot, is_one_of, partition_is
 from models.errors import LakehouseError, PublishConflictError, SnapshotNotFoundError, TableNotFoundError
 from tests.backends.nights import FRIDAY, POPULATION, SATURDAY, customers, write_files
 
@@ -30,8 +35,10 @@ def scores(day: date, values: list[float]) -> pa.Table:
 
 
 def stage(lake: Lakehouse, day: date, values: list[float], **properties: str) -> Staged:
+    """Stage a day as a night does, with the property that says which."""
+    properties = {DAY: day.isoformat(), **properties}
     with lake.parts(GOLD, f"{DAY}={day}/", SCHEMA) as parts:
-        return stage_parts(lake, GOLD, DAY, day, [parts.write(0, scores(day, values).to_batches())], properties)
+        return stage_parts(lake, GOLD, DAY, day, parts.write(0, scores(day, values).to_batches()), properties)
 
 
 def scores_of(lake: Lakehouse, day: date, snapshot_id: int | None = None) -> list[float]:
@@ -40,7 +47,15 @@ def scores_of(lake: Lakehouse, day: date, snapshot_id: int | None = None) -> lis
 
 
 def branches(lake: Lakehouse) -> set[str]:
-    return set(lake.catalog.load_table(GOLD).refs()) - {"main"}
+    return {name for name, ref in refs(lake).items() if ref.snapshot_ref_type == SnapshotRefType.BRANCH} - {"main"}
+
+
+def tags(lake: Lakehouse) -> dict[str, int]:
+    return {name: ref.snapshot_id for name, ref in refs(lake).items() if ref.snapshot_ref_type == SnapshotRefType.TAG}
+
+
+def refs(lake: Lakehouse) -> dict[str, SnapshotRef]:
+    return lake.load(GOLD).refs()
 
 
 def data_files(lake: Lakehouse, table: str) -> list[Path]:
@@ -279,7 +294,7 @@ def test_replace_makes_the_parts_the_only_content(lake):
     assert lake.read(POPULATION).num_rows == 5
     assert second.id != first.id
     with lake.parts(POPULATION, "", customers(1).schema) as parts:
-        third = write_whole(lake, POPULATION, [parts.write(0, customers(7).to_batches())], {"made_by": "a test"})
+        third = write_whole(lake, POPULATION, parts.write(0, customers(7).to_batches()), {"made_by": "a test"})
     assert third == lake.snapshot(POPULATION)
     assert (third.rows, third.properties) == (7, {"made_by": "a test"})
 
@@ -289,7 +304,7 @@ def test_parts_of_dictionary_columns_are_plain_text_to_a_reader(lake):
     encoded = rows.set_column(4, "plan", rows["plan"].dictionary_encode())
     lake.ensure_table(POPULATION, rows.schema)
     with lake.parts(POPULATION, "", encoded.schema) as parts:
-        write_whole(lake, POPULATION, [parts.write(0, encoded.to_batches())], {})
+        write_whole(lake, POPULATION, parts.write(0, encoded.to_batches()), {})
     assert lake.read(POPULATION)["plan"].to_pylist() == rows["plan"].to_pylist()
     assert pa.types.is_large_string(lake.schema(POPULATION).field("plan").type)
 
@@ -323,36 +338,123 @@ def test_a_foreign_commit_between_stage_and_publish_is_a_conflict(gold):
     assert branches(gold) == set()
 
 
-def test_of_two_days_staged_at_once_the_second_runs_again(settings, gold):
+def test_of_two_days_staged_at_once_both_publish_and_the_second_with_the_audited_files(settings, gold):
     with Lakehouse.open(settings) as other:
-        friday, saturday = stage(gold, FRIDAY, [0.25]), stage(other, SATURDAY, [0.75])
-        publish(other, saturday)
-        with pytest.raises(PublishConflictError):
-            publish(gold, friday)
-        assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([], [0.75])
-        publish(gold, stage(gold, FRIDAY, [0.25]))
-        assert (scores_of(other, FRIDAY), scores_of(other, SATURDAY)) == ([0.25], [0.75])
+        friday, saturday = stage(gold, FRIDAY, [0.25]), stage(other, SATURDAY, [0.75], note="from the audit")
+        publish(gold, friday)
+        published = publish(other, saturday)
+    assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([0.25], [0.75])
+    assert published == gold.snapshot(GOLD) != saturday.snapshot
+    assert published.properties == {DAY: "2026-11-21", "note": "from the audit"}
+    files = {file.address for file in gold.plan(GOLD).files}
+    assert files == {*friday.parts, *saturday.parts}
+    assert branches(gold) == set()
 
 
-def test_days_staged_by_threads_are_all_there_after_reruns(settings, gold):
+def test_days_staged_by_threads_all_publish(settings, gold):
     days = [FRIDAY + timedelta(days=i) for i in range(4)]
 
-    def publish_until_it_works(day: date) -> None:
+    def publish_a_day(day: date) -> None:
         with Lakehouse.open(settings) as lake:
-            while True:
-                try:
-                    publish(lake, stage(lake, day, [0.5] * day.day))
-                except PublishConflictError:
-                    continue
-                return
+            publish(lake, stage(lake, day, [0.5] * day.day))
 
-    threads = [threading.Thread(target=publish_until_it_works, args=(day,)) for day in days]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(publish_a_day, days))
     assert [len(scores_of(gold, day)) for day in days] == [day.day for day in days]
+    assert gold.snapshot(GOLD).rows == sum(day.day for day in days)
     assert branches(gold) == set()
+
+
+def test_of_one_day_staged_twice_only_the_second_publishes(settings, gold):
+    with Lakehouse.open(settings) as other:
+        first, second = stage(gold, FRIDAY, [0.25]), stage(other, FRIDAY, [0.75, 1.0])
+        with pytest.raises(PublishConflictError, match=first.branch):
+            publish(gold, first)
+        assert scores_of(gold, FRIDAY) == []
+        publish(other, second)
+    assert scores_of(gold, FRIDAY) == [0.75, 1.0]
+    assert branches(gold) == set()
+
+
+def test_a_day_that_was_published_meanwhile_is_a_conflict(gold):
+    staged = stage(gold, FRIDAY, [0.25])
+    publish(gold, stage(gold, SATURDAY, [0.5], scored_on="2026-11-20"))  # another process's rerun of Friday
+    with pytest.raises(PublishConflictError, match=r"published 2026-11-20 too"):
+        publish(gold, staged)
+    assert scores_of(gold, FRIDAY) == []
+    assert branches(gold) == set()
+
+
+@pytest.fixture
+def first(monkeypatch):
+    """Let something happen once, just before pyiceberg does a step of a commit."""
+
+    def happens(owner: type, step: str, action: Callable[[], object]) -> None:
+        done, original = [], getattr(owner, step)
+
+        def meddled(*arguments: Any, **named: Any) -> Any:
+            if not done:
+                done.append(True)
+                action()
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(owner, step, meddled)
+
+    return happens
+
+
+def append_foreign_rows(settings, day: date = SATURDAY, branch: str = "main") -> None:
+    with Lakehouse.open(settings) as other:
+        other.load(GOLD).append(scores(day, [0.125, 0.375]), branch=branch)
+
+
+def test_a_foreign_commit_between_our_check_and_our_commit_is_a_conflict(gold, settings, first):
+    staged = stage(gold, FRIDAY, [0.5])
+    first(ManageSnapshots, "set_current_snapshot", lambda: append_foreign_rows(settings))
+    with pytest.raises(PublishConflictError, match=r"on main is no published night\).*run again"):
+        publish(gold, staged)
+    assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([], [0.125, 0.375])
+    assert branches(gold) == set()
+
+
+def test_another_day_between_our_check_and_our_commit_is_no_conflict(gold, settings, first):
+    def publish_saturday() -> None:
+        with Lakehouse.open(settings) as other:
+            publish(other, stage(other, SATURDAY, [0.75]))
+
+    staged = stage(gold, FRIDAY, [0.5])
+    first(ManageSnapshots, "set_current_snapshot", publish_saturday)
+    publish(gold, staged)
+    assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([0.5], [0.75])
+    assert branches(gold) == set()
+
+
+def test_a_foreign_commit_while_a_day_is_staged_on_top_of_another_is_a_conflict(gold, settings, first):
+    staged, sunday = stage(gold, FRIDAY, [0.5]), SATURDAY + timedelta(days=1)
+    publish(gold, stage(gold, SATURDAY, [0.75]))
+    first(Transaction, "add_files", lambda: append_foreign_rows(settings, sunday))
+    with pytest.raises(PublishConflictError, match="on main is no published night"):
+        publish(gold, staged)
+    assert [scores_of(gold, day) for day in (FRIDAY, SATURDAY, sunday)] == [[], [0.75], [0.125, 0.375]]
+    assert branches(gold) == set()
+
+
+def test_rows_that_come_to_the_branch_between_our_check_and_our_commit_are_not_published(gold, settings, first):
+    staged = stage(gold, FRIDAY, [0.5])
+    first(ManageSnapshots, "set_current_snapshot", lambda: append_foreign_rows(settings, FRIDAY, staged.branch))
+    published = publish(gold, staged)
+    assert published == staged.snapshot == gold.snapshot(GOLD)
+    assert scores_of(gold, FRIDAY) == [0.5]
+
+
+def test_a_rollback_during_the_audit_is_a_conflict(gold):
+    friday = publish(gold, stage(gold, FRIDAY, [0.5]))
+    publish(gold, stage(gold, SATURDAY, [0.75]))
+    staged = stage(gold, SATURDAY, [0.875])
+    rollback(gold, GOLD, friday.id, "wrong prices", "ops")
+    with pytest.raises(PublishConflictError, match=f"main does not descend from {staged.base} any more"):
+        publish(gold, staged)
+    assert gold.snapshot(GOLD) == friday
 
 
 def test_a_branch_that_somebody_moved_is_not_published(gold):
@@ -395,6 +497,106 @@ def test_history_has_the_published_snapshots_newest_first_with_our_properties_al
     assert [s.rows for s in gold.history(GOLD)] == [2, 1, 0]
 
 
+def test_each_published_night_has_a_tag_that_moves_with_its_reruns(gold):
+    friday = publish(gold, stage(gold, FRIDAY, [0.5]))
+    saturday = publish(gold, stage(gold, SATURDAY, [0.5]))
+    assert tags(gold) == {"night_2026-11-20": friday.id, "night_2026-11-21": saturday.id}
+    again = publish(gold, stage(gold, FRIDAY, [0.75]))
+    assert tags(gold) == {"night_2026-11-20": again.id, "night_2026-11-21": saturday.id}
+
+
+def test_a_day_is_written_without_an_audit_in_one_commit(gold):
+    write_day(gold, GOLD, DAY, SATURDAY, written(gold, SATURDAY, [0.5]), {"note": "one"})
+    for values in ([0.25, 0.75], [1.0], []):
+        before = gold.snapshot(GOLD)
+        after = write_day(gold, GOLD, DAY, FRIDAY, written(gold, FRIDAY, values), {"note": "two"})
+        assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == (values, [0.5])
+        assert after == gold.snapshot(GOLD) != before
+        assert after.properties == {"note": "two"}
+
+
+def written(lake: Lakehouse, day: date, values: list[float]) -> list[str]:
+    with lake.parts(GOLD, f"{DAY}={day}/", SCHEMA) as parts:
+        return parts.write(0, scores(day, values).to_batches())
+
+
+def test_days_written_by_threads_are_all_there(settings, gold):
+    days = [FRIDAY + timedelta(days=i) for i in range(4)]
+
+    def write(day: date) -> None:
+        with Lakehouse.open(settings) as lake:
+            write_day(lake, GOLD, DAY, day, written(lake, day, [0.5] * day.day), {})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, days))
+    assert [len(scores_of(gold, day)) for day in days] == [day.day for day in days]
+
+
+# --- going back -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_nights(gold) -> tuple[Snapshot, Snapshot]:
+    return publish(gold, stage(gold, FRIDAY, [0.25])), publish(gold, stage(gold, SATURDAY, [0.75]))
+
+
+def test_a_rollback_puts_main_back_and_keeps_what_stood_there(gold, two_nights):
+    friday, saturday = two_nights
+    files = data_files(gold, GOLD)
+    done = rollback(gold, GOLD, friday.id, "Saturday's prices were wrong", "Mia")
+    assert (done.before, done.now) == (saturday, friday)
+    assert gold.snapshot(GOLD) == friday
+    assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([0.25], [])
+    assert tags(gold)[done.tag] == saturday.id
+    assert scores_of(gold, SATURDAY, saturday.id) == [0.75]
+    assert data_files(gold, GOLD) == files
+    (record,) = rollbacks(gold, GOLD)
+    assert datetime.fromisoformat(record.pop("at")) <= datetime.now(UTC)
+    assert record == {
+        "from": str(saturday.id),
+        "to": str(friday.id),
+        "by": "Mia",
+        "reason": "Saturday's prices were wrong",
+    }
+
+
+def test_after_a_rollback_days_are_published_as_ever_and_one_can_go_forward_again(gold, two_nights):
+    friday, saturday = two_nights
+    rollback(gold, GOLD, friday.id, "one", "Mia")
+    rollback(gold, GOLD, saturday.id, "two", "Mia")
+    assert gold.snapshot(GOLD) == saturday
+    rollback(gold, GOLD, friday.id, "three", "Mia")
+    publish(gold, stage(gold, SATURDAY, [0.875]))
+    assert (scores_of(gold, FRIDAY), scores_of(gold, SATURDAY)) == ([0.25], [0.875])
+    assert [record["reason"] for record in rollbacks(gold, GOLD)] == ["one", "two", "three"]
+    assert len([tag for tag in tags(gold) if tag.startswith("rolled_back_")]) == 3
+
+
+def test_only_what_was_published_can_be_gone_back_to(gold, two_nights):
+    _, saturday = two_nights
+    unaudited = stage(gold, FRIDAY, [0.5]).snapshot
+    publish(gold, stage(gold, FRIDAY, [0.5]))
+    published = {snapshot.id for snapshot in gold.history(GOLD)}
+    between = {snapshot.snapshot_id for snapshot in gold.load(GOLD).snapshots()} - published - {unaudited.id}
+    emptied = gold.load(GOLD).current_snapshot().parent_snapshot_id  # Friday taken out, and not yet put in again
+    before = gold.load(GOLD).metadata
+    for wrong in (4711, unaudited.id, emptied, *between):
+        with pytest.raises(SnapshotNotFoundError, match=f"snapshot {wrong}: .*never published.*{saturday.id}") as error:
+            rollback(gold, GOLD, wrong, "a slip", "Mia")
+        assert str(wrong) not in str(error.value).partition("Choose one of")[2]
+    assert gold.load(GOLD).metadata == before
+
+
+def test_a_night_that_is_published_in_the_moment_of_a_rollback_is_not_undone(gold, two_nights, settings, first):
+    friday, _ = two_nights
+    first(ManageSnapshots, "set_current_snapshot", lambda: append_foreign_rows(settings, FRIDAY))
+    with pytest.raises(PublishConflictError):
+        rollback(gold, GOLD, friday.id, "too late", "Mia")
+    assert scores_of(gold, SATURDAY) == [0.75]
+    assert len(scores_of(gold, FRIDAY)) == 3
+    assert rollbacks(gold, GOLD) == []
+
+
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -435,7 +637,7 @@ def test_parts_that_were_deleted_already_do_not_hide_the_error(gold):
 def test_parts_stay_when_nobody_knows_whether_the_commit_arrived(gold):
     def lose_the_answer() -> None:
         with gold.parts(GOLD, "", SCHEMA) as parts:
-            write_whole(gold, GOLD, [parts.write(0, scores(FRIDAY, [0.5]).to_batches())], {})
+            write_whole(gold, GOLD, parts.write(0, scores(FRIDAY, [0.5]).to_batches()), {})
             raise CommitStateUnknownException
 
     with pytest.raises(CommitStateUnknownException):
@@ -445,14 +647,31 @@ def test_parts_stay_when_nobody_knows_whether_the_commit_arrived(gold):
 
 def test_parts_of_two_writers_never_meet(gold):
     with gold.parts(GOLD, f"{DAY}=x/", SCHEMA) as one, gold.parts(GOLD, f"{DAY}=x/", SCHEMA) as two:
-        assert one.write(0, []) != two.write(0, [])
+        rows = scores(FRIDAY, [0.5]).to_batches()
+        addresses = [parts.write(0, rows) for parts in (one, two, one)]  # the last one is tried again
+    assert len({address for (address,) in addresses}) == 3 == len(data_files(gold, GOLD))
+
+
+def test_what_attempts_that_were_given_up_have_left_is_removed_and_nothing_else(gold):
+    with gold.parts(GOLD, f"{DAY}=x/", SCHEMA) as theirs, gold.parts(GOLD, f"{DAY}=x/", SCHEMA) as parts:
+        rows = scores(FRIDAY, [0.5]).to_batches()
+        kept = [*theirs.write(0, rows), *parts.write(0, rows)]
+        parts.write(0, rows)
+        assert parts.remove_all_but(kept) == 1
+    assert sorted(path.name for path in data_files(gold, GOLD)) == sorted(address.split("/")[-1] for address in kept)
+
+
+def test_a_part_without_rows_never_exists(gold):
+    with gold.parts(GOLD, "", SCHEMA) as parts:
+        assert parts.write(0, scores(FRIDAY, []).to_batches()) == []
+        assert data_files(gold, GOLD) == []
 
 
 def test_a_stage_that_fails_leaves_main_as_it_was(gold):
     before = gold.snapshot(GOLD)
     mixed = pa.concat_tables([scores(FRIDAY, [0.5]), scores(SATURDAY, [0.5])])
     with pytest.raises(ValueError, match="partition"), gold.parts(GOLD, "", SCHEMA) as parts:
-        stage_parts(gold, GOLD, DAY, FRIDAY, [parts.write(0, mixed.to_batches())], {})
+        stage_parts(gold, GOLD, DAY, FRIDAY, parts.write(0, mixed.to_batches()), {})
     assert gold.snapshot(GOLD) == before
     assert data_files(gold, GOLD) == []
     publish(gold, stage(gold, FRIDAY, [0.5]))

@@ -1,3 +1,5 @@
+"""The audit: each thing that can be wrong with staged rows is found, named and counted."""
+
 import math
 
 import numpy as np
@@ -11,11 +13,14 @@ from models.audit import (
     BINS,
     AuditReport,
     Expected,
+    Limits,
+    Tally,
     audit,
     histogram_from_text,
     histogram_of,
     histogram_to_text,
     population_stability_index,
+    tally_of,
 )
 
 KEYS = {
@@ -29,12 +34,21 @@ def floats(*values: float) -> np.ndarray:
 
 
 def audited(
-    *batches: tuple[pa.Array, np.ndarray], rows: int | None = None, written: np.ndarray | None = None, **changes
+    *batches: tuple[pa.Array, np.ndarray],
+    rows: int | None = None,
+    rejected: int = 0,
+    written: np.ndarray | None = None,
+    last_night: np.ndarray | None = None,
+    repeated: int = 0,
+    **limits: float,
 ) -> AuditReport:
     """Audit batches that are as many, and as they were written, unless told otherwise."""
     scores = np.concatenate([scores for _, scores in batches]) if batches else floats()
-    expected = Expected(len(scores) if rows is None else rows, histogram_of(scores if written is None else written))
-    return audit(iter(batches), expected, **({"last_night": None, "max_shift": 0.25} | changes))
+    population = len(scores) + rejected if rows is None else rows
+    expected = Expected(population, rejected, histogram_of(scores if written is None else written))
+    tally = sum((tally_of(keys, values) for keys, values in batches), Tally())
+    allowed = Limits(**({"max_shift": 0.25, "max_rejected_share": 0.1} | limits))
+    return audit(tally, repeated, expected, last_night, allowed)
 
 
 def fields(report: AuditReport) -> list[str]:
@@ -47,8 +61,8 @@ def fields(report: AuditReport) -> list[str]:
 def test_good_rows_have_no_problems_and_their_figures():
     report = audited((KEYS["integer"]([4, 2]), floats(0.25, 0.5)), (KEYS["integer"]([9, 1, 3]), floats(0.0, 1.0, 0.75)))
     assert report.problems == []
-    assert (report.rows, report.mean, report.minimum, report.maximum) == (5, 0.5, 0.0, 1.0)
-    assert report.histogram.sum() == 5
+    assert (report.rows, report.mean, report.tally.minimum, report.tally.maximum) == (5, 0.5, 0.0, 1.0)
+    assert report.tally.histogram.sum() == 5
     assert report.shift is None
 
 
@@ -67,66 +81,56 @@ def test_empty_batches_change_nothing():
 # --- rows and keys --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("expected", [1, 3])
-def test_lost_and_added_rows_are_found(expected):
-    report = audited((KEYS["integer"]([1, 2]), floats(0.5, 0.5)), rows=expected)
+@pytest.mark.parametrize(("population", "rejected"), [(1, 0), (3, 0), (2, 1), (4, 1)])
+def test_lost_and_added_rows_are_found(population, rejected):
+    rows = (KEYS["integer"]([1, 2]), floats(0.5, 0.5))
+    report = audited(rows, rows=population, rejected=rejected, max_rejected_share=0.9)
     assert fields(report) == ["rows"]
     assert report.problems[0].value == 2
-    assert f"The population has {expected} rows" in report.problems[0].remedy
+    assert f"from the {population - rejected} that the population has, rejects taken off" in report.problems[0].message
 
 
 def test_no_rows_at_all_are_found():
     assert fields(audited(rows=3)) == ["rows"]
 
 
-@pytest.mark.parametrize("kind", KEYS)
-@pytest.mark.parametrize(
-    "batches",
-    [
-        [[1, 2, 2, 3]],  # in order
-        [[3, 1, 2, 1]],  # in none
-        [[1, 2], [2, 3]],  # across batches, in order
-        [[2, 9], [1, 2]],  # across batches, in none
-        [[5, 5]],
-    ],
-)
-def test_a_key_that_stands_twice_is_found(kind, batches):
-    report = audited(*[(KEYS[kind](keys), np.full(len(keys), 0.5, np.float32)) for keys in batches])
+def test_keys_that_stand_twice_are_named_with_their_number():
+    report = audited((KEYS["integer"]([1, 1]), floats(0.5, 0.5)), repeated=1)
     assert fields(report) == ["entity key"]
-    assert "1 keys stand more than once" in report.problems[0].message
+    assert str(report.problems[0]).startswith("entity key: keys stand more than once (value: 1). Run again")
 
 
 @pytest.mark.parametrize("kind", ["integer", "string"])
-def test_null_keys_are_found_and_are_no_duplicates(kind):
+def test_null_keys_are_found(kind):
     keys = [KEYS[kind]([7, 8]), pa.nulls(2, KEYS[kind]([]).type), KEYS[kind]([9])]
     report = audited(*[(chunk, np.full(len(chunk), 0.5, np.float32)) for chunk in keys])
     assert fields(report) == ["entity key"]
     assert "is null in 2 rows" in report.problems[0].message
 
 
-def test_rows_of_null_keys_alone_are_found():
-    report = audited((pa.nulls(3, pa.int64()), floats(0.5, 0.5, 0.5)))
-    assert fields(report) == ["entity key"]
+# --- rejects --------------------------------------------------------------------------------------------------------
 
 
-INT64 = st.integers(-(2**63), 2**63 - 1)
+@pytest.mark.parametrize(("rejected", "share"), [(0, 0.0), (1, 0.1)])
+def test_rejects_up_to_their_share_are_no_problem(rejected, share):
+    rows = (pa.array(np.arange(10 - rejected)), np.full(10 - rejected, 0.5, np.float32))
+    report = audited(rows, rejected=rejected)
+    assert (report.problems, report.rejected, report.rejected_share) == ([], rejected, share)
 
 
-@given(st.lists(st.lists(st.one_of(st.none(), INT64, st.integers(0, 5)), max_size=8), max_size=4))
-def test_any_duplicates_and_nulls_are_counted(batches):
-    report = audited(*[(pa.array(keys, pa.int64()), np.full(len(keys), 0.5, np.float32)) for keys in batches])
-    keys = [key for batch in batches for key in batch]
-    present = [key for key in keys if key is not None]
-    assert (len(present) < len(keys)) == any("is null" in problem.message for problem in report.problems)
-    twice = len(present) - len(set(present))
-    found = [problem.message for problem in report.problems if "more than once" in problem.message]
-    assert found == ([f"{twice} keys stand more than once"] if twice else [])
+def test_rejects_beyond_their_share_are_found():
+    report = audited((pa.array(np.arange(8)), np.full(8, 0.5, np.float32)), rejected=2)
+    assert fields(report) == ["rejected rows"]
+    (problem,) = report.problems
+    assert (problem.value, report.rejected_share) == (2, 0.2)
+    assert "are 20.00% of the population's 10" in problem.message
+    assert "gates.max_rejected_share" in problem.remedy
 
 
-def test_keys_whose_differences_overflow_are_compared_all_the_same():
-    third = 2**64 // 3
-    keys = [0, third, third * 2 - 2**64, 0]  # each step is a third of the way round the circle of 64-bit integers
-    assert fields(audited((KEYS["integer"](keys), np.full(4, 0.5, np.float32)))) == ["entity key"]
+def test_where_none_may_be_rejected_one_is_too_many():
+    rows = (pa.array(np.arange(9)), np.full(9, 0.5, np.float32))
+    assert fields(audited(rows, rejected=1, max_rejected_share=0)) == ["rejected rows"]
+    assert audited(rows, max_rejected_share=0).problems == []
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------
@@ -165,10 +169,12 @@ def test_a_shift_beyond_the_limit_is_found():
 
 def test_every_problem_is_reported_at_once():
     keys = pa.array([1, 1, None], pa.int64())
+    limits = {"max_rejected_share": 0.001}
     night = np.zeros(BINS, np.int64)
     night[40] = 1000
-    report = audited((keys, floats(0.1, math.nan, 0.1)), rows=4, written=floats(0.9), last_night=night)
-    assert fields(report) == ["rows", "entity key", "entity key", "score", "score", "score shift"]
+    rows = (keys, floats(0.1, math.nan, 0.1))
+    report = audited(rows, rows=5, rejected=1, repeated=1, written=floats(0.9), last_night=night, **limits)
+    assert fields(report) == ["rows", "entity key", "entity key", "rejected rows", "score", "score", "score shift"]
     assert all(problem.remedy for problem in report.problems)
 
 
@@ -236,3 +242,16 @@ def test_the_index_is_finite_symmetric_and_never_negative(one, other):
     assert index >= 0
     assert index == pytest.approx(population_stability_index(other, one))
     assert population_stability_index(one, one) == 0
+
+
+# --- tallies --------------------------------------------------------------------------------------------------------
+
+
+@given(SCORES, st.integers(0, 200))
+def test_tallies_of_parts_add_up(scores, cut):
+    keys = pa.array([None if i % 7 == 0 else i for i in range(len(scores))], pa.int64())
+    whole, parts = tally_of(keys, scores), tally_of(keys[:cut], scores[:cut]) + tally_of(keys[cut:], scores[cut:])
+    assert (parts.rows, parts.missing_keys) == (whole.rows, whole.missing_keys)
+    assert np.array_equal(parts.histogram, whole.histogram)
+    if not np.isnan(scores).any():
+        assert (parts.minimum, parts.maximum) == (whole.minimum, whole.maximum)
