@@ -38,7 +38,7 @@ serve: setup ## the API of one model: MODEL=churn
 bench: setup ## measure scoring, the night and the API, side by side in one run (needs a demo's home)
 	@$(BIN)/python -m benchmarks.overview --model $(MODEL)
 
-bench-batch: setup ## the night beside its kernel and its rivals: ROWS=5000000 (15 minutes, 12 GB); see docs/benchmarks.md
+bench-batch: setup ## the night beside its kernel and its rivals: ROWS=5000000 (8 minutes, 11 GB); see docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.batch --rows $(ROWS) $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY))
 
 schema: setup ## write the JSON Schema of declarations, and their reference page

@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ from models.encoding import check_columns, entity_key_type
 from models.errors import AuditError, ColumnError, LakehouseError, PublishConflictError
 
 SHARES_A_SLOT = 4
+MANY_PARTS = 32  # for a night, where they are smaller than the table asks for
 
 Reason = TypeVar("Reason")
 
@@ -148,10 +150,10 @@ def _folder(night: Night) -> str:
 def _shares(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) -> int:
     """Return into how many parts to score.
 
-    As many as are of the table's target size; more, so that no slot waits for another, unless they become small.
+    As many as are of the table's target size; more, so that no slot waits for another, unless many become small.
     """
     large = plan.snapshot.rows * lake.bytes_per_row(night.predictions) / lake.target_file_size(night.predictions)
-    balanced = min(SHARES_A_SLOT * engine.slots, math.ceil(SHARES_A_SLOT * 2 * large))
+    balanced = min(SHARES_A_SLOT * engine.slots, max(MANY_PARTS, math.ceil(2 * SHARES_A_SLOT * large)))
     return min(len(plan.files), max(math.ceil(large), engine.slots, balanced))
 
 
@@ -196,16 +198,24 @@ def _audit(lake: Lakehouse, engine: Engine, night: Night, staged: Staged, expect
     key, score = night.scorer.contract.entity_key, night.scorer.contract.output
     day, at = partition_is(PARTITION, night.scored_on), staged.snapshot.id
     rows = lake.plan(night.predictions, [key, score], at, where=day)
-    found = engine.map(partial(tally_share, rows.reader, key, score), rows.shares(SHARES_A_SLOT * engine.slots))
-    ordered = follow_each_other([keys for _, keys in found])
+    found = engine.map(partial(count_share, rows.reader, key, score), rows.shares(SHARES_A_SLOT * engine.slots))
+    ordered = follow_each_other([counted.keys for counted in found])
     table = night.predictions
     repeated = [] if ordered else repeated_keys_of(lake, engine, table, key, at, beside=table, where=day)
     last_night = _last_histogram(lake, night)
-    return audit(sum((tally for tally, _ in found), Tally()), len(repeated), expected, last_night, night.limits)
+    return audit(sum((counted.tally for counted in found), Tally()), len(repeated), expected, last_night, night.limits)
 
 
-def tally_share(reader: Reader, key: str, score: str, share: Share) -> tuple[Tally, KeyRange | None]:
-    """Count the staged rows of some files, and return their first and last key if they ascend: for an engine to map."""
+@dataclass(frozen=True)
+class Counted:
+    """What stands in some staged files, and their first and last key if they ascend."""
+
+    tally: Tally
+    keys: KeyRange | None
+
+
+def count_share(reader: Reader, key: str, score: str, share: Share) -> Counted:
+    """Count the staged rows of some files: a function that an engine maps."""
     tally = Tally()
 
     def keys() -> Iterator[pa.Array]:
@@ -215,10 +225,10 @@ def tally_share(reader: Reader, key: str, score: str, share: Share) -> tuple[Tal
                 tally += tally_of(batch[key], batch[score].to_numpy(zero_copy_only=False))
                 yield batch[key]
 
-    counted = keys()
-    ascending = range_if_ascending(counted)
-    deque(counted, maxlen=0)  # it is left where they do not ascend
-    return tally, ascending
+    seen = keys()
+    ascending = range_if_ascending(seen)
+    deque(seen, maxlen=0)  # it is left where they do not ascend
+    return Counted(tally, ascending)
 
 
 def _last_histogram(lake: Lakehouse, night: Night) -> Counts | None:

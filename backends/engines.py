@@ -9,14 +9,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 from backends.settings import Settings
-from models.errors import TandemError
+from models.errors import EngineError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-class EngineError(TandemError):
-    """The engine cannot run: it is not installed, does not answer, or gave a task up."""
 
 
 class Engine(Protocol):

@@ -22,12 +22,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic
 
-from py4j.protocol import Py4JError, Py4JJavaError  # type: ignore[import-untyped]
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import Accumulator, AccumulatorParam, Broadcast, SparkConf, SparkContext, TaskContext, cloudpickle
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
 
-from backends.engines import EngineError, Result, Task
+from backends.engines import Result, Task
+from models.errors import EngineError
 
 POLL_SECONDS = 0.1
 SETTLING_SECONDS = 1.0  # the executors of a cluster report one after the other

@@ -37,8 +37,8 @@ class Tally:
             self.missing_keys + other.missing_keys,
             self.histogram + other.histogram,
             self.total + other.total,
-            float(np.minimum(self.minimum, other.minimum)),
-            float(np.maximum(self.maximum, other.maximum)),
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
         )
 
 
@@ -90,7 +90,9 @@ def histogram_of(scores: npt.NDArray[np.float32]) -> Counts:
 def tally_of(keys: pa.Array, scores: npt.NDArray[np.float32]) -> Tally:
     """Count one batch, as read back from the staged snapshot."""
     low, high = float(scores.min(initial=math.inf)), float(scores.max(initial=-math.inf))
-    return Tally(len(keys), keys.null_count, histogram_of(scores), float(scores.sum(dtype=np.float64)), low, high)
+    with np.errstate(invalid="ignore"):  # infinities of both signs have no sum; the histogram tells of them
+        total = float(scores.sum(dtype=np.float64))
+    return Tally(len(keys), keys.null_count, histogram_of(scores), total, low, high)
 
 
 def audit(

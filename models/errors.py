@@ -12,6 +12,7 @@ TandemError
 │   ├── SnapshotNotFoundError
 │   ├── AuditError                 staged rows failed their audit; nothing was published
 │   └── PublishConflictError       somebody else moved main meanwhile; nothing was published
+├── EngineError                 an engine cannot run: not installed, not answering, or it gave a task up
 ├── RegistryError               the registry has not what was asked for
 │   └── NoChampionError
 ├── OnlineStoreError            the online store cannot answer
@@ -103,6 +104,10 @@ class AuditError(LakehouseError):
 
 class PublishConflictError(LakehouseError):
     """Somebody else moved the table's main branch meanwhile; nothing was published."""
+
+
+class EngineError(TandemError):
+    """The engine cannot run: it is not installed, does not answer, or gave a task up."""
 
 
 class RegistryError(TandemError):

@@ -46,7 +46,7 @@ from tests.s3 import KEY, REGION, SECRET, moto, s3_client, s3_properties
 from tests.seaweed import Seaweed, seaweed
 from tests.serving import free_port
 
-MAPS_OF_A_NIGHT = 4  # repeated keys, scores, the audit's counts, its repeated keys
+MAPS_OF_A_NIGHT = 3  # repeated keys, scores, the audit's counts
 WITHOUT_PLACE = ["source_file", "source_snapshot"]
 
 

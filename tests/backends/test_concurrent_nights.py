@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from backends.batch_scoring import Counted
 from backends.lakehouse.catalog import Lakehouse
 from backends.nights import published_nights
-from models.audit import Tally
 from models.errors import PublishConflictError
 from tests.backends.killed_night import NightProcess, outcomes, scorer_of
 from tests.backends.nights import (
@@ -132,7 +132,7 @@ def test_a_reader_sees_the_old_night_or_the_new_one_and_nothing_between(lake, fr
 
 
 def meanwhile(kind: type, happens: Callable[[], object]) -> WatchedEngine:
-    """Let something happen once, when the engine has made results of a kind: tallies are the audit's."""
+    """Let something happen once, when the engine has made results of a kind: counts are the audit's."""
     done: list[bool] = []
 
     def watch(results: list[Any]) -> list[Any]:
@@ -159,7 +159,7 @@ OURS = {"scorer": scorer_of(1), "version": 1, "limits": LAX}
 
 
 def test_another_day_that_is_published_during_the_audit_is_no_conflict(lake, friday, population, elsewhere):
-    engine = meanwhile(Tally, lambda: elsewhere(scored_on=SUNDAY))
+    engine = meanwhile(Counted, lambda: elsewhere(scored_on=SUNDAY))
     published = publish(lake, engine, **OURS)
     assert versions_on_main(lake, population, [SATURDAY, SUNDAY]) == [1, 2]
     assert published.snapshot == lake.snapshot(PREDICTIONS)
@@ -168,7 +168,7 @@ def test_another_day_that_is_published_during_the_audit_is_no_conflict(lake, fri
 
 def test_the_same_day_that_is_published_during_the_audit_is_a_conflict(lake, friday, population, elsewhere):
     with pytest.raises(PublishConflictError, match="run again"):
-        publish(lake, meanwhile(Tally, elsewhere), **OURS)
+        publish(lake, meanwhile(Counted, elsewhere), **OURS)
     assert versions_on_main(lake, population, [SATURDAY]) == [2]
     publish(lake, **OURS)
     assert versions_on_main(lake, population, [SATURDAY]) == [1]
@@ -185,7 +185,7 @@ def test_foreign_rows_that_come_during_the_audit_are_never_overwritten(lake, fri
             other.load(PREDICTIONS).append(foreign.cast(other.schema(PREDICTIONS)))
 
     with pytest.raises(PublishConflictError, match="on main is no published night"):
-        publish(lake, meanwhile(Tally, append), **OURS)
+        publish(lake, meanwhile(Counted, append), **OURS)
     assert published_rows(lake, day)["customer_id"].to_pylist() == [0, 1, 2]
     assert audit_branches(lake) == set()
     assert set(published_nights(lake, PREDICTIONS)) == {"2026-11-20"}
@@ -199,7 +199,7 @@ def test_rows_that_others_delete_during_the_audit_stay_deleted(lake, friday, pop
             other.load(PREDICTIONS).delete(f"scored_on = '{SATURDAY}' and customer_id < 100")
 
     with pytest.raises(PublishConflictError, match="on main is no published night"):
-        publish(lake, meanwhile(Tally, delete), scored_on=SUNDAY, **OURS)
+        publish(lake, meanwhile(Counted, delete), scored_on=SUNDAY, **OURS)
     assert min(published_rows(lake)["customer_id"].to_pylist()) == 100
     assert published_rows(lake, SUNDAY).num_rows == 0
 

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from backends.engines import EngineError, LocalEngine, engine_of
+from backends.engines import LocalEngine, engine_of
 from backends.settings import ROOT, Settings
+from models.errors import EngineError
 
 
 def test_results_come_in_the_order_of_the_tasks():

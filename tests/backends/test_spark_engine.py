@@ -17,13 +17,13 @@ import pyarrow as pa
 import pytest
 
 from backends.batch_scoring import score_and_publish
-from backends.engines import EngineError, LocalEngine, engine_of
+from backends.engines import LocalEngine, engine_of
 from backends.lakehouse.catalog import Lakehouse
 from backends.nights import Published
 from backends.scored_parts import ScoredPart
 from backends.settings import ROOT, Settings
 from models.audit import Limits
-from models.errors import LakehouseError, Problem, ValueRejectedError
+from models.errors import EngineError, LakehouseError, Problem, ValueRejectedError
 from tests.backends.nights import POPULATION, PREDICTIONS, REJECTS, customers, night, with_column, write_files
 from tests.spark_cluster import SMALL, Cluster, java_is_missing, running_cluster
 
@@ -385,7 +385,8 @@ def test_spark_runs_on_this_machine_alone_too(engine, engine_on):
 
 def test_a_machine_without_java_is_told_so(tmp_path):
     program = (
-        "from backends.settings import Settings; from backends.engines import engine_of, EngineError\n"
+        "from backends.settings import Settings; from backends.engines import engine_of\n"
+        "from models.errors import EngineError\n"
         "try: engine_of(Settings()).slots\n"
         "except EngineError as error: print(error)"
     )

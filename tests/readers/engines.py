@@ -113,8 +113,9 @@ ENGINES = {
     "duckdb": Engine(query_duckdb, ("duckdb", *(f"duckdb_extension_{name}" for name in DUCKDB_EXTENSIONS))),
     "datafusion": Engine(query_datafusion, ("datafusion", "pyiceberg_core"), prunes=False),
     "polars": Engine(query_polars, ("polars", "polars_iceberg"), needs_pyiceberg=True),
-    "clickhouse": Engine(query_clickhouse, ("chdb",)),
 }
+if find_spec("chdb"):  # half a gigabyte, so no dependency: it is asked where somebody has installed it
+    ENGINES["clickhouse"] = Engine(query_clickhouse, ("chdb",))
 
 
 def installed(name: str) -> Engine:

@@ -21,7 +21,7 @@ from backends.settings import ROOT, Settings
 from models.audit import Limits
 from models.scoring import Scorer
 from tests.backends.nights import POPULATION, customers, night, with_column, write_files
-from tests.readers.engines import duckdb_extensions, installed
+from tests.readers.engines import ENGINES, duckdb_extensions, installed
 from tests.tiny_model import tiny_contract, tiny_onnx
 
 PAGE = (ROOT / "docs" / "reading-the-gold-table.md").read_text()
@@ -108,7 +108,7 @@ def test_every_snippet_of_the_page_is_run():
     assert "Not tested here" in PAGE[PAGE.index("### Spark") :]
 
 
-@pytest.mark.parametrize("heading", READERS)
+@pytest.mark.parametrize("heading", [heading for heading, name in READERS.items() if name in ENGINES])
 def test_a_readers_snippet_finds_this_mornings_scores(churn, page, heading):
     installed(READERS[heading])
     if heading == "DuckDB":
