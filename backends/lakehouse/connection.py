@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, quote_plus, unquote, urlsplit
 
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.rest import RestCatalog
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog.sql import SqlCatalog, SqlCatalogBaseTable
 from pyiceberg.exceptions import CommitStateUnknownException, NotInstalledError, RESTError
 from pyiceberg.io import FileIO
 from pyiceberg.table import Table
@@ -84,10 +84,12 @@ class SharedSqlCatalog(SqlCatalog):  # type: ignore[misc]
             raise
 
     def _make_tables(self) -> None:
-        try:
-            super()._init_catalog()
-        except (IntegrityError, OperationalError, ProgrammingError):  # another process has just made them
-            super()._init_catalog()
+        for _ in SqlCatalogBaseTable.metadata.tables:  # each failure: another process has just made one of them
+            try:
+                return super()._init_catalog()
+            except (IntegrityError, OperationalError, ProgrammingError):
+                continue
+        super()._init_catalog()
 
 
 class PunctualRestCatalog(RestCatalog):  # type: ignore[misc]

@@ -1,14 +1,19 @@
 """Nights at once, in threads and in processes; foreign commits among them; and a reader that looks all the time."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from pyiceberg.catalog.sql import SqlCatalogBaseTable
+from sqlalchemy import event
+from sqlalchemy.schema import CreateTable
 
 from backends.batch_scoring import Counted
 from backends.lakehouse.catalog import Lakehouse
@@ -202,6 +207,24 @@ def test_rows_that_others_delete_during_the_audit_stay_deleted(lake, friday, pop
         publish(lake, meanwhile(Counted, delete), scored_on=SUNDAY, **OURS)
     assert min(published_rows(lake)["customer_id"].to_pylist()) == 100
     assert published_rows(lake, SUNDAY).num_rows == 0
+
+
+def test_a_new_catalog_whose_every_table_another_makes_first_is_opened(settings):
+    tables = list(SqlCatalogBaseTable.metadata.tables.values())
+
+    def made_by_another(table: Any, connection: Any, **_: Any) -> None:  # after it was found missing
+        with closing(sqlite3.connect(connection.engine.url.database)) as other:
+            other.execute(str(CreateTable(table).compile(dialect=connection.dialect)))
+
+    for table in tables:
+        event.listen(table, "before_create", made_by_another)
+    try:
+        with Lakehouse.open(settings) as lake:
+            lake.ensure_table("gold.first", customers(1).schema)
+    finally:
+        for table in tables:
+            event.remove(table, "before_create", made_by_another)
+    assert len(tables) == 2  # one race each: every CREATE came too late
 
 
 @pytest.mark.parametrize("attempt", range(4))
