@@ -6,7 +6,7 @@ What tables there are is not known here.
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any, Self
@@ -84,11 +84,10 @@ class SharedSqlCatalog(SqlCatalog):  # type: ignore[misc]
             raise
 
     def _make_tables(self) -> None:
-        for _ in SqlCatalogBaseTable.metadata.tables:  # each failure: another process has just made one of them
-            try:
-                return super()._init_catalog()
-            except (IntegrityError, OperationalError, ProgrammingError):
-                continue
+        for _ in SqlCatalogBaseTable.metadata.tables:
+            with suppress(IntegrityError, OperationalError, ProgrammingError):  # another process has made one of them
+                super()._init_catalog()
+                return
         super()._init_catalog()
 
 

@@ -6,7 +6,8 @@
 
 The Gemm computes all pieces of all numbers at once, `clip((x - e) / (e' - e), 0, 1)`, with a block-diagonal matrix; the
 scatter sets the one-hot columns in the zeros that it left for them. Behind the layout's columns is a spare one, which
-takes the category codes that training had too few of; its weights are 0 (see `graph`).
+takes the category codes that training had too few of; its weights are 0 (see `graph`). The int8 graph has other columns
+for the same first layer: see `rising_columns`.
 """
 
 from itertools import pairwise
@@ -19,9 +20,10 @@ from models.encoding import Numbers
 from models.training.graph_parts import GraphParts
 from models.training.layout import Layout
 
-CLAMP = 2.0  # in reaches from the median; the edges are within 1
-MISSING = -3.0  # the same
+CLAMP = 1e29  # of any number as it is read, on either side; the edges are far within
+MISSING = -4 * CLAMP  # what a missing number reads as
 LARGEST_SCALE = 1e30  # of float32; a smaller reach is hardly distinct from 0
+FINEST = 2.0**-12  # piece, by the largest edge: below, float32 must be centred to tell its values apart
 
 
 def add_encoder(parts: GraphParts, contract: Contract, layout: Layout) -> str:
@@ -44,17 +46,20 @@ def add_encoder(parts: GraphParts, contract: Contract, layout: Layout) -> str:
 def _pieces(parts: GraphParts, contract: Contract, layout: Layout) -> str:
     """Add the pieces of every number and the indicators, with zeros in the one-hot columns.
 
-    Numbers are centred and scaled first, so that large ones keep their precision, and clamped, so that none overflows.
-    A missing one reads as a value below the clamp, where every piece is 0 and the indicator, one more piece, is 1.
+    Numbers whose pieces are fine or huge are centred and scaled first, so that they keep their precision; all are
+    clamped, so that none overflows. A missing one reads as a value below the clamp, where every piece is 0 and the
+    indicator, one more piece, is 1.
     """
     centre, scale = _centre_and_scale(layout)
     numbers = parts.input(NUMBERS, TensorProto.FLOAT, len(contract.numbers))
     absent = parts.node("IsNaN", [numbers], "absent")
-    centred = parts.node("Sub", [numbers, parts.constant("centre", centre)], "centred")
-    scaled = parts.node("Mul", [centred, parts.constant("scale", scale)], "scaled")
+    if centre.any() or (scale != 1).any():
+        numbers = parts.node("Sub", [numbers, parts.constant("centre", centre)], "centred")
+        numbers = parts.node("Mul", [numbers, parts.constant("scale", scale)], "scaled")
     limits = [parts.constant("lowest", -CLAMP), parts.constant("highest", CLAMP)]
-    clamped = parts.node("Clip", [scaled, *limits], "clamped")
-    filled = parts.node("Where", [absent, parts.constant("missing", _missing(contract, layout)), clamped], "filled")
+    clamped = parts.node("Clip", [numbers, *limits], "clamped")
+    missing = parts.constant("missing", _missing(contract, layout, centre, scale))
+    filled = parts.node("Where", [absent, missing, clamped], "filled")
     slopes, bias = _piece_matrix(layout, centre, scale)
     operands = [filled, parts.constant("slopes", slopes), parts.constant("starts", bias)]
     unclipped = parts.node("Gemm", operands, "unclipped")
@@ -69,12 +74,17 @@ def _zeros(parts: GraphParts, layout: Layout) -> str:
 
 
 def _centre_and_scale(layout: Layout) -> tuple[Numbers, Numbers]:
-    """Return the median and 1 / (last edge - first edge) of each number, float32; scale 1 where it never varied."""
-    reach = [float(cuts[-1]) - float(cuts[0]) if len(cuts) > 1 else 1.0 for cuts in layout.edges]
-    return layout.medians, np.minimum(1 / np.array(reach), LARGEST_SCALE).astype(np.float32)
+    """Return median and 1 / (last edge - first edge) of the numbers that need it, 0 and 1 of the others; float32."""
+    centre, scale = np.zeros_like(layout.medians), np.ones_like(layout.medians)
+    for j, cuts in enumerate(layout.edges):
+        exact = cuts.astype(np.float64)
+        if len(exact) > 1 and not np.diff(exact).min() >= max(FINEST * np.abs(exact).max(), 1 / LARGEST_SCALE):
+            centre[j] = layout.medians[j]
+            scale[j] = min(1 / (exact[-1] - exact[0]), LARGEST_SCALE)
+    return centre, scale
 
 
-def _missing(contract: Contract, layout: Layout) -> Numbers:
+def _missing(contract: Contract, layout: Layout, centre: Numbers, scale: Numbers) -> Numbers:
     """Return what a missing number reads as: MISSING, or the median where training had none to learn from.
 
     float32 [1] if it is the same for all, which onnxruntime computes faster, else [numbers].
@@ -83,7 +93,7 @@ def _missing(contract: Contract, layout: Layout) -> Numbers:
     unlearnt = [number.missing for number in contract.numbers.values()]
     for j in layout.indicators:
         unlearnt[j] = False
-    readings[unlearnt] = 0
+    readings[unlearnt] = ((layout.medians - centre) * scale)[unlearnt]
     return readings if any(unlearnt) else readings[:1]
 
 
@@ -95,7 +105,7 @@ def _piece_matrix(layout: Layout, centre: Numbers, scale: Numbers) -> tuple[Numb
     pieces: list[tuple[int, float, float]] = []
     for j, cuts in enumerate(layout.edges):
         pieces += [(j, start, end) for start, end in pairwise((cuts.astype(np.float64) - centre[j]) * scale[j])]
-    pieces += [(j, -CLAMP, MISSING) for j in layout.indicators]
+    pieces += [(j, 1.5 * -CLAMP, 0.5 * MISSING) for j in layout.indicators]
     slopes, bias = np.zeros((len(layout.edges), layout.width + 1)), np.zeros(layout.width + 1)
     for column, (j, start, end) in enumerate(pieces):
         slopes[j, column], bias[column] = 1 / (end - start), -start / (end - start)

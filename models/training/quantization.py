@@ -1,15 +1,17 @@
 """From the float graph to the int8 one, by hand: QDQ that onnxruntime fuses into int8 products (QGemm).
 
-    unclipped ── Quantize ── ScatterElements ── layer1 ── Quantize ── layer2 ── Quantize ── layer3 ── Sigmoid
-       float          uint8, 255 is 1            int8       uint8      int8       uint8     float
+    numbers as read ──┐
+                      Concat ── Gemm ── Quantize ── layer1 ── Quantize ── layer2 ── Quantize ── layer3 ── Sigmoid
+    category codes ───┘  float           uint8       int8       uint8      int8       uint8     float
 
-Dense columns are within [0, 1], and what follows a ReLU is not negative. Quantized with zero as 0, both are clipped by
-the quantization itself: the graph needs no Clip and no ReLU there, and one-hot columns are set among bytes.
-Whether int8 is good enough is decided in `evaluation`.
+Columns are within [0, 1] (255 is 1), and what follows a ReLU is not negative. Quantized with zero as 0, both are
+clipped by the quantization itself: the graph needs no Clip and no ReLU there. What the columns are is in
+`rising_columns`, whether int8 is good enough is decided in `evaluation`.
 """
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,12 @@ from models.encoding import Encoded
 from models.scoring import ROWS_PER_CALL, session_options
 from models.training.graph import with_contract
 from models.training.graph_parts import GraphParts
+from models.training.rising_columns import Constants, Matrix, RisingColumns, rising_columns, rounded
 
 CALIBRATION_ROWS = 8192  # the range of a hidden layer is taken from so many rows at most
 MOST_INPUT = 255
 MOST_WEIGHT = 64  # 7 bits: CPUs without VNNI add two products in 16 bits, which 2 * 255 * 64 fits
+UNROUNDED = MOST_WEIGHT - 1  # what the largest weight is before rounding, which moves it by 1 at most
 LEAST_RANGE = 1e-6  # of a hidden layer: one that is always 0 has a scale too
 
 Array = npt.NDArray[np.generic]
@@ -41,9 +45,8 @@ def quantize(file: bytes, calibration: Encoded) -> bytes:
     """
     model = onnx.load_from_string(file)
     contract = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
-    (dense,) = [node.input[0] for node in model.graph.node if node.name == "layer1"]
     hidden = [node.output[0] for node in model.graph.node if node.op_type == "Relu"]
-    scales = {dense: 1 / MOST_INPUT, **_scales(model, contract, calibration, hidden)}
+    scales = {"dense": 1 / MOST_INPUT, **_scales(model, contract, calibration, hidden)}
     quantized = _rewritten(model.graph, scales).model(contract.model, contract.output, ["rows"])
     return with_contract(
         quantized.SerializeToString(deterministic=True), contract.model_copy(update={"precision": "int8"})
@@ -65,46 +68,58 @@ def quantized_nodes(file: bytes) -> int:
 
 def _rewritten(graph: onnx.GraphProto, scales: dict[str, float]) -> GraphParts:
     """Return the graph with the tensors in `scales` as uint8, and the layers that read them as int8."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    columns = rising_columns(constants)
     parts = GraphParts()
     parts.inputs = list(graph.input)
+    parts.constant("zero_byte", 0, np.uint8)
     for name, scale in scales.items():
         parts.constant(f"{name}_scale", scale)
-    zero, last = parts.constant("zero_byte", 0, np.uint8), list(scales)[-1]
-    for node in graph.node:
-        output = node.output[0]
-        if node.op_type == "Gemm" and node.input[0] == last:
-            parts.node("Gemm", [_as_float(parts, last), *node.input[1:]], output)
-        elif node.op_type == "Gemm" and node.input[0] in scales:
-            weights, bias = (numpy_helper.to_array(constants[name]) for name in node.input[1:])
-            _add_layer(parts, output, node.input[0], weights, bias, scales[node.input[0]])
-        elif output == "pieces":
-            parts.node("QuantizeLinear", [node.input[0], _scale_of_columns(scales), zero], output)
-        elif output in scales and node.op_type == "Relu":
-            parts.node("QuantizeLinear", [node.input[0], f"{output}_scale", zero], output)
-        elif output in {"ones", "zeros"}:
-            filling = helper.make_tensor("filling", TensorProto.UINT8, [1], [MOST_INPUT if output == "ones" else 0])
-            parts.node(node.op_type, node.input, output, value=filling)
+    reading = takewhile(lambda node: node.name != "unclipped", graph.node) if "slopes" in constants else ()
+    parts.nodes += reading
+    _add_columns(parts, columns)
+    layers = [(columns.weights, columns.bias), *_further_layers(constants, len(scales))]
+    for i, (source, (weights, bias)) in enumerate(zip(scales, layers, strict=True), 1):
+        if i < len(layers):
+            runs = columns.runs if i == 1 else []
+            _add_layer(parts, f"layer{i}", source, weights, bias, scales[source], runs)
+            parts.node("QuantizeLinear", [f"layer{i}", f"hidden{i}_scale", "zero_byte"], f"hidden{i}")
         else:
-            parts.nodes.append(node)
-    used = {name for node in parts.nodes for name in node.input}
-    parts.constants += [tensor for name, tensor in constants.items() if name in used]
+            parts.node("Gemm", [_as_float(parts, source), f"weights{i}", f"bias{i}"], f"layer{i}")
+    parts.nodes += list(graph.node)[-2:]  # Squeeze, Sigmoid
+    used = {name for node in parts.nodes for name in node.input} - {tensor.name for tensor in parts.constants}
+    parts.constants += [tensor for tensor in graph.initializer if tensor.name in used]
     return parts
 
 
-def _scale_of_columns(scales: dict[str, float]) -> str:
-    return f"{next(iter(scales))}_scale"
+def _add_columns(parts: GraphParts, columns: RisingColumns) -> None:
+    """Add `dense`, uint8 [rows, columns]: 255 is 1, and what is beyond is clipped."""
+    values = [name for name in ("filled",) if any(node.name == name for node in parts.nodes)]
+    if any(value.name == CATEGORIES for value in parts.inputs):
+        values.append(parts.node("Cast", [CATEGORIES], "codes", to=int(TensorProto.FLOAT)))
+    features = parts.node("Concat", values, "features", axis=1) if len(values) > 1 else values[0]
+    operands = [features, parts.constant("slopes", columns.slopes), parts.constant("starts", columns.starts)]
+    parts.node("Gemm", operands, "unclipped")
+    parts.node("QuantizeLinear", ["unclipped", "dense_scale", "zero_byte"], "dense")
 
 
-def _add_layer(parts: GraphParts, name: str, source: str, weights: Array, bias: Array, scale: float) -> None:
+def _further_layers(constants: Constants, layers: int) -> list[tuple[Matrix, Matrix]]:
+    """Return weights and bias of the layers after the first."""
+    numbers = range(2, layers + 1)
+    return [(constants[f"weights{i}"].astype(np.float64), constants[f"bias{i}"].astype(np.float64)) for i in numbers]
+
+
+def _add_layer(
+    parts: GraphParts, name: str, source: str, weights: Matrix, bias: Matrix, scale: float, runs: list[slice]
+) -> None:
     """Add `name = source @ weights + bias` in int8: weights int8 [inputs, outputs], bias int32."""
-    steps = np.maximum(np.abs(weights).max(0), np.finfo(np.float32).tiny / scale) / np.float32(MOST_WEIGHT)
+    steps = np.maximum(np.abs(weights).max(0), np.finfo(np.float32).tiny / scale) / UNROUNDED
     bias_steps = (steps * np.float32(scale)).astype(np.float32)
     limits = np.iinfo(np.int32)
-    whole = np.clip(np.rint(bias.astype(np.float64) / bias_steps), limits.min, limits.max)
+    whole = np.clip(np.rint(bias / bias_steps), limits.min, limits.max)
     operands = [
         _as_float(parts, source),
-        _dequantized(parts, f"{name}_weights", np.rint(weights / steps).astype(np.int8), steps, axis=1),
+        _dequantized(parts, f"{name}_weights", rounded(weights / steps, runs).astype(np.int8), steps, axis=1),
         _dequantized(parts, f"{name}_bias", whole.astype(np.int32), bias_steps, axis=0),
     ]
     parts.node("Gemm", operands, name)
