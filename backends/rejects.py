@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.contract import Contract
-from models.encoding import Encoded, Violation, screen_arrow
+from models.encoding import Encoded, Violation, screen_arrow, unseen_values
 
 REASON_MISSING = "is missing"
 REASON_REPEATED = "stands in more than one row; none of them is scored"
@@ -21,6 +21,7 @@ class Accepted:
     keys: pa.Array
     encoded: Encoded
     violations: list[Violation]
+    unseen: dict[str, int]  # rows by category, for values that the vocabulary has not
     kept: pa.Array | None = None  # bool [rows of the batch]; None keeps all
 
     def of(self, column: pa.Array) -> pa.Array:
@@ -33,12 +34,12 @@ def accept(contract: Contract, batch: pa.RecordBatch, repeated: pa.Array) -> Acc
     screened, keys = screen_arrow(contract, batch), batch.column(contract.entity_key)
     violations = [*key_violations(contract.entity_key, keys, repeated), *screened.violations]
     if not violations:
-        return Accepted(keys, screened.encoded, [])
+        return Accepted(keys, screened.encoded, [], screened.unseen)
     kept = np.ones(batch.num_rows, np.bool_)
     for violation in violations:
         kept[violation.rows] = False
-    mask = pa.array(kept)
-    return Accepted(keys.filter(mask), screened.encoded[kept], violations, mask)
+    mask, encoded = pa.array(kept), screened.encoded[kept]
+    return Accepted(keys.filter(mask), encoded, violations, unseen_values(contract, encoded), mask)
 
 
 def key_violations(key: str, keys: pa.Array, repeated: pa.Array) -> list[Violation]:

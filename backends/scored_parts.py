@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from backends.gold_tables import KEY_TYPES, PARTITION, part_schema
 from backends.lakehouse.parts import Parts
-from backends.lakehouse.reading import FileTask, Reader, Share
+from backends.lakehouse.reading import BATCH_ROWS, FileTask, Reader, Share
 from backends.rejects import Accepted, accept, rejects_of
 from models.audit import BINS, Counts, histogram_of
-from models.contract import Contract
-from models.encoding import unseen_values
 from models.scoring import Scorer
 
 
@@ -29,6 +28,11 @@ class Scoring:
     repeated: pa.Array  # keys that stand in more than one row of the population
     parts: Parts
     rejects: Parts
+
+    @cached_property
+    def lineage(self) -> list[pa.Array]:
+        """The columns that say where a score comes from, the same in every row, for as many rows as a batch has."""
+        return _lineage(self, BATCH_ROWS)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def score_share(night: Scoring, share: Share) -> ScoredPart:
                     rejects.write(rejects_of(batch, accepted.violations, constants, schema))
                 out = predictions(night, accepted)
                 part.write(out)
-                found.add(out, batch.num_rows - len(out), accepted, night.scorer.contract)
+                found.add(out, batch.num_rows - len(out), accepted)
     return found.result(part.addresses, rejects.addresses)
 
 
@@ -65,17 +69,24 @@ def predictions(night: Scoring, accepted: Accepted) -> pa.RecordBatch:
     """Score the accepted rows of a batch. Columns with one value are repeated, the long one as a dictionary."""
     contract, rows = night.scorer.contract, len(accepted.keys)
     scores = night.scorer.score(accepted.encoded)
-    sha256 = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([night.scorer.sha256]))
+    lineage = night.lineage if rows <= BATCH_ROWS else _lineage(night, rows)
     columns = [
         accepted.keys.cast(KEY_TYPES[contract.entity_key_type]),
         pa.array(scores),
         pa.array(night.scorer.decide(scores)),
+        *(column.slice(0, rows) for column in lineage),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=part_schema(contract))
+
+
+def _lineage(night: Scoring, rows: int) -> list[pa.Array]:
+    sha256 = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([night.scorer.sha256]))
+    return [
         pa.repeat(pa.scalar(night.version, pa.int32()), rows),
         sha256,
         pa.repeat(pa.scalar(night.scored_at, pa.timestamp("us", tz="UTC")), rows),
         pa.repeat(pa.scalar(night.scored_on, pa.date32()), rows),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=part_schema(contract))
 
 
 def _constants(night: Scoring, file: FileTask) -> dict[str, pa.Scalar]:
@@ -98,12 +109,12 @@ class _Tally:
         self.unseen: dict[str, int] = {}
         self.reasons: dict[tuple[str, str], int] = {}
 
-    def add(self, out: pa.RecordBatch, rejected: int, accepted: Accepted, contract: Contract) -> None:
+    def add(self, out: pa.RecordBatch, rejected: int, accepted: Accepted) -> None:
         self.rows += len(out)
         self.rejected += rejected
         self.positives += out.column(2).true_count
         self.histogram += histogram_of(out.column(1).to_numpy())
-        for name, count in unseen_values(contract, accepted.encoded).items():
+        for name, count in accepted.unseen.items():
             self.unseen[name] = self.unseen.get(name, 0) + count
         for violation in accepted.violations:
             reason = (violation.column, violation.reason)

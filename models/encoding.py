@@ -65,6 +65,7 @@ class Screened:
 
     encoded: Encoded
     violations: list[Violation]
+    unseen: dict[str, int]  # rows by category, for values that the vocabulary has not
 
 
 # --- Arrow ----------------------------------------------------------------------------------------------------------
@@ -133,14 +134,15 @@ def screen_arrow(contract: Contract, batch: pa.RecordBatch | pa.Table) -> Screen
     numbers = np.empty((len(contract.numbers), batch.num_rows), np.float32)
     categories = np.empty((len(contract.categories), batch.num_rows), np.int32)
     violations: list[Violation] = []
-    for j, (name, number) in enumerate(contract.numbers.items()):
-        numbers[j] = column = _float32(batch.column(name))
+    for name, number, column in zip(contract.numbers, contract.numbers.values(), numbers, strict=True):
+        _read_numbers(batch.column(name), column)
         violations += _number_violations(name, number, column)
     for j, (name, category) in enumerate(contract.categories.items()):
         categories[j] = codes = _codes(batch.column(name), category)
         if not category.missing:
             violations += _violations(name, "is missing", codes == category.missing_code)
-    return Screened(Encoded(_rows_first(numbers), _rows_first(categories)), violations)
+    unseen = _unseen(contract, categories)
+    return Screened(Encoded(_rows_first(numbers), _rows_first(categories)), violations, unseen)
 
 
 def _rows_first(columns: npt.NDArray[Value]) -> npt.NDArray[Value]:
@@ -153,11 +155,33 @@ def _rows_first(columns: npt.NDArray[Value]) -> npt.NDArray[Value]:
 
 def unseen_values(contract: Contract, encoded: Encoded) -> dict[str, int]:
     """Count the rows whose category the vocabulary has not, by column; columns without any are left out."""
+    return _unseen(contract, encoded.categories.T)
+
+
+def _unseen(contract: Contract, columns: Codes) -> dict[str, int]:
+    """Count by column; int32 [categories, rows]."""
     others = {
-        name: int(np.count_nonzero(encoded.categories[:, j] == category.other_code))
-        for j, (name, category) in enumerate(contract.categories.items())
+        name: int(np.count_nonzero(codes == category.other_code))
+        for codes, (name, category) in zip(columns, contract.categories.items(), strict=True)
     }
     return {name: rows for name, rows in others.items() if rows}
+
+
+def _read_numbers(column: pa.Array | pa.ChunkedArray, out: Numbers) -> None:
+    """Read a numeric column as float32 into `out`, null as NaN; plain arrays in one pass over their values."""
+    import pyarrow as pa
+
+    plain = isinstance(column, pa.Array) and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type))
+    if not plain:
+        out[:] = _float32(column)
+        return
+    valid, values = column.buffers()
+    with np.errstate(over="ignore"):  # too large is infinite, which is out of any bounds
+        out[:] = pa.Array.from_buffers(column.type, len(column), [None, values], offset=column.offset).to_numpy()
+    if column.null_count:
+        end = column.offset + len(column)
+        bits = np.unpackbits(np.frombuffer(valid, np.uint8), count=end, bitorder="little")
+        np.putmask(out, bits[column.offset :] == 0, np.nan)
 
 
 def _float32(column: pa.Array | pa.ChunkedArray) -> Numbers:
