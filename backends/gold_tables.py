@@ -24,10 +24,10 @@ def predictions_schema(contract: Contract) -> pa.Schema:
 
 
 def part_schema(contract: Contract) -> pa.Schema:
-    """Return the columns of a part: those of the table, with the digest as a dictionary of one value."""
-    schema = predictions_schema(contract)
-    at = schema.get_field_index("model_sha256")
-    return schema.set(at, schema.field(at).with_type(pa.dictionary(pa.int8(), pa.string())))
+    """Return the columns of a part: those of the table, none ever null, the digest as a dictionary of one value."""
+    digest = pa.dictionary(pa.int8(), pa.string())
+    types = {field.name: field.type for field in predictions_schema(contract)} | {"model_sha256": digest}
+    return pa.schema([pa.field(name, dtype, nullable=False) for name, dtype in types.items()])
 
 
 def rejects_schema(contract: Contract) -> pa.Schema:
