@@ -3,6 +3,7 @@ PYTHON ?= python3
 ROWS ?= 5000000
 EXAMPLES ?= 300000
 MODEL ?= churn
+WORKERS ?= 2
 TANDEM_HOME ?= $(CURDIR)/.tandem
 export TANDEM_HOME
 
@@ -10,18 +11,21 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format dev serve bench bench-batch schema lock screenshots clean
+.PHONY: help setup demo test test-image check format dev serve image bench bench-batch bench-growth bench-api schema protocol lock screenshots clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.installed ## install uv (in a private folder, if there is none) and the locked dependencies
 
 demo: setup ## the whole life of one model on made customers: ROWS=5000000, STAY=1 keeps the API running
 	@$(BIN)/tandem demo --rows $(ROWS) --examples $(EXAMPLES) $(if $(STAY),--stay)
 
-test: setup ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the tests, WORKERS=2 at a time; ARGS="-k night" runs some
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-image: setup ## build the container image for real and ask it: needs root, podman, crun, mmdebstrap
+	@$(BIN)/python -m pytest -m container tests/bento/test_container.py $(ARGS)
 
 check: setup ## lint, format, types and import rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -35,17 +39,29 @@ dev: setup ## Dagster's UI, MLflow and the APIs on loopback; Ctrl-C stops all
 serve: setup ## the API of one model: MODEL=churn
 	@$(BIN)/tandem serve $(MODEL)
 
+image: setup ## the container image of a model's newest Bento: MODEL=churn NAME=registry/churn
+	@$(BIN)/tandem image $(MODEL) $(if $(NAME),--name $(NAME))
+
 bench: setup ## measure scoring, the night and the API, side by side in one run (needs a demo's home)
 	@$(BIN)/python -m benchmarks.overview --model $(MODEL)
 
 bench-batch: setup ## the night beside its kernel and its rivals: ROWS=5000000 (8 minutes, 11 GB); see docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.batch --rows $(ROWS) $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY))
 
+bench-growth: setup ## the night from one to twenty million customers, beside its kernel (6 minutes)
+	@$(BIN)/python -m benchmarks.growth $(if $(JSON),--json $(JSON))
+
+bench-api: setup ## the API over REST and gRPC, beside its floor and MLflow's server: ROWS=5000000 (12 minutes)
+	@$(BIN)/python -m benchmarks.api --rows $(ROWS) $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS),--seconds $(SECONDS))
+
 schema: setup ## write the JSON Schema of declarations, and their reference page
 	@$(BIN)/tandem schema > models/declaration.schema.json && $(BIN)/python -m docs.declaration_reference
 
 screenshots: setup ## take the pictures of the docs from the running UI (needs chromium and a demo's home)
 	@$(BIN)/python -m docs.screenshots
+
+protocol: setup ## compile the Open Inference Protocol's messages
+	@$(BIN)/python -m grpc_tools.protoc -I bento/open_inference --descriptor_set_out=bento/open_inference/protocol.pb protocol.proto
 
 lock: .venv/.installed ## resolve the dependencies again
 	@$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --all-extras pyproject.toml -o requirements.lock

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.api import api, api_agrees_with_gold
+from assets.api_requests import api_requests
 from assets.bento import bento
 from assets.champion import champion
 from assets.online_features import online_features
@@ -16,8 +17,8 @@ from assets.training_set import training_set
 from models.declaration import Declaration
 
 
-def lifecycle(declaration: Declaration) -> dg.Definitions:
-    """Return the model's whole life."""
+def lifecycle(declaration: Declaration, store: str) -> dg.Definitions:
+    """Return the model's whole life; `store` is the technology of the online features."""
     return dg.Definitions(
         assets=[
             training_set(declaration),
@@ -25,15 +26,16 @@ def lifecycle(declaration: Declaration) -> dg.Definitions:
             quantized_model(declaration),
             champion(declaration),
             predictions(declaration),
-            online_features(declaration),
+            online_features(declaration, store),
             bento(declaration),
             api(declaration),
+            api_requests(declaration),
         ],
         asset_checks=[api_agrees_with_gold(declaration)],
     )
 
 
-def lifecycles(declarations: Sequence[Declaration]) -> dg.Definitions:
+def lifecycles(declarations: Sequence[Declaration], store: str) -> dg.Definitions:
     """Return the lives of all models, and the tables that they read."""
     tables = dg.Definitions(assets=source_tables(declarations))
-    return dg.Definitions.merge(tables, *map(lifecycle, declarations))
+    return dg.Definitions.merge(tables, *(lifecycle(declaration, store) for declaration in declarations))

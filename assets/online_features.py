@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from models.contract import Contract
 
 
-def online_features(declaration: Declaration) -> dg.AssetsDefinition:
+def online_features(declaration: Declaration, store: str = "lmdb") -> dg.AssetsDefinition:
     """Make the asset that loads the online store from the very snapshot that the newest night was scored from."""
     key, gold = dg.AssetKey([declaration.name, "online_features"]), declaration.predictions_table
     check = dg.AssetCheckSpec(
@@ -26,7 +26,7 @@ def online_features(declaration: Declaration) -> dg.AssetsDefinition:
         check_specs=[check],
         pool=f"{declaration.name}_online_features",  # one writer per store
         description="One packed feature vector for each entity, of the snapshot that the newest predictions came from.",
-        **common(declaration, "lmdb"),
+        **common(declaration, store),
     )
     def _online_features(
         context: dg.AssetExecutionContext, backends: dg.ResourceParam[Backends]

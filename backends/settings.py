@@ -5,12 +5,13 @@ Without any, everything is embedded and lives in one folder, `TANDEM_HOME`; dele
 
 import json
 import os
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +21,7 @@ QUIET = {
     "BENTOML_DO_NOT_TRACK": "True",
     "DAGSTER_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -43,7 +45,9 @@ class Settings(BaseSettings):
     )
     mlflow_uri: str = Field("", repr=False, description="MLflow server or database. Default: SQLite in the home.")
     mlflow_ui: str = Field("http://127.0.0.1:5000", description="Address of MLflow's pages, for links.")
-    online_store: str = Field("", repr=False, description="Online store. Default: LMDB in the home.")
+    online_store: str = Field(
+        "", repr=False, description="Online store: lmdb://, redis:// or rediss://. Default: LMDB in the home."
+    )
     engine: Literal["local", "spark"] = Field("local", description="What maps the scoring function over files.")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="Threads of the local engine.")
     spark_master: str = Field("local[*]", description="Master of the Spark engine, like spark://host:7077.")
@@ -53,13 +57,53 @@ class Settings(BaseSettings):
     api_url: str = Field(
         "http://127.0.0.1:{port}", description="Address of a model's API; {model} and {port} are filled in."
     )
+    api_keys_file: Path | None = Field(
+        None, description="Hashed keys of those who may call an API. Default: none, and loopback only."
+    )
+    api_open: bool = Field(False, description="Listen beyond loopback without keys.")
+    api_max_body_bytes: int = Field(0, ge=0, description="Longest request body. Default: by the model's batch limit.")
+    api_max_connections: int = Field(1000, ge=1, description="Connections that one service holds open at most.")
+    api_longest_wait_ms: float = Field(
+        8.0, gt=0, description="Requests that would wait longer for their turn are refused with 503."
+    )
+    api_request_seconds: float = Field(10.0, gt=0, description="A slower request is cut off, arrival and answer.")
+    tls_certificate: Path | None = Field(
+        None, description="Certificate chain (PEM) of the APIs; with it they speak HTTPS only."
+    )
+    tls_key: Path | None = Field(None, description="Private key (PEM) of that certificate.")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of a service's gRPC, 0 for none. Default: the declaration's."
+    )
+    api_key: SecretStr = Field(SecretStr(""), description="API key that Tandem's own calls of a service carry.")
+    request_logs: Path | None = Field(None, description="Folder of the APIs' request logs. Default: in the home.")
+    request_log_sample: float | None = Field(
+        None, ge=0, le=1, description="Share of the requests that are logged. Default: the declaration's."
+    )
+    request_log_megabytes: int = Field(
+        1024, ge=1, description="When so much of a model's log waits to be carried away, no more is logged."
+    )
+    access_log: Literal["none", "errors", "all"] = Field("none", description="Which requests have a line on stderr.")
+    access_log_sample: float = Field(1.0, ge=0, le=1, description="Share of good answers with a line, with `all`.")
+    log_format: Literal["text", "json"] = Field("text", description="How an API's lines on stderr are written.")
+    otlp_endpoint: str = Field(
+        "", description="Collector of traces, OTLP over HTTP. Default: OTEL_EXPORTER_OTLP_ENDPOINT, else no traces."
+    )
+    trace_sample: float = Field(
+        0.01, ge=0, le=1, description="Share of the requests that are traced, where their caller has not decided."
+    )
     model_folder: Path = Field(ROOT / "model", description="What a service serves. Default: the model in its Bento.")
-    base_image: str = Field("python:3.11-slim", description="Base image of the services' containers.")
+    base_image: str = Field(
+        default_factory=lambda: f"python:{sys.version_info.major}.{sys.version_info.minor}-slim",
+        description="Base image of the services' containers.",
+    )
+    container_backend: Literal["", "docker", "podman"] = Field(
+        "", description="What builds the images. Default: the one of Docker and podman that answers."
+    )
 
-    @field_validator("home", "models", "model_folder")
+    @field_validator("home", "models", "model_folder", "api_keys_file", "request_logs", "tls_certificate", "tls_key")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().absolute()
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path.expanduser().absolute() if path is not None else None
 
     @field_validator("catalog_properties", "spark_properties", mode="before")
     @classmethod
@@ -100,6 +144,20 @@ class Settings(BaseSettings):
     def online(self) -> str:
         """URI of the online store."""
         return self.online_store or f"lmdb://{self.home}/online"
+
+    @property
+    def online_technology(self) -> str:
+        """What the online store is: lmdb or redis."""
+        return "redis" if self.online.startswith("redis") else "lmdb"
+
+    @cached_property
+    def traces(self) -> str:
+        """Address of the collector of traces; none where there is none."""
+        return self.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+
+    def request_log_of(self, model: str) -> Path:
+        """Folder of one model's request log."""
+        return (self.request_logs or self.home / "requests") / model
 
     @property
     def spark_log(self) -> Path:

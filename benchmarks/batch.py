@@ -4,12 +4,10 @@ The population is made and the models are trained once: see `benchmarks/batch_ho
 """
 
 import json
-import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,6 +16,7 @@ from rich.table import Table
 from backends.settings import Settings, quiet
 from benchmarks.batch_home import BatchHome, prepare
 from benchmarks.batch_systems import SYSTEMS
+from benchmarks.machine import machine, title
 from benchmarks.plots import speeds
 from benchmarks.rounds import Record, measure
 
@@ -55,7 +54,7 @@ def main(
     ratios = ratios_of(records)
     console.print(_table(records), _ratio_table(ratios))
     if output:
-        facts = {"machine": machine(), "records": [asdict(record) for record in records], "ratios": ratios}
+        facts = {"machine": machine(LIBRARIES), "records": [asdict(record) for record in records], "ratios": ratios}
         output.write_text(json.dumps(facts, indent=2) + "\n")
     if plot:
         speeds([asdict(record) for record in records], plot)
@@ -68,32 +67,8 @@ def ratios_of(records: list[Record]) -> dict[str, float]:
     return {name: seconds[over] / seconds[under] for name, (over, under) in pairs.items()}
 
 
-def machine() -> dict[str, Any]:
-    """Say what was measured on: the processor and what of it matters for int8, and the libraries' versions."""
-    cpu = Path("/proc/cpuinfo")
-    lines = dict(line.split(":", 1) for line in cpu.read_text().splitlines() if ":" in line) if cpu.exists() else {}
-    facts = {name.strip(): value.strip() for name, value in lines.items()}
-    flags = set(facts.get("flags", "").split())
-    return {
-        "processor": facts.get("model name", platform.processor()),
-        "cores": int(facts.get("processor", "0")) + 1,
-        "instructions": sorted(flags & {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"}),
-        "python": platform.python_version(),
-        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def _table(records: list[Record]) -> Table:
-    facts = machine()
-    title = f"{facts['processor']}, {facts['cores']} cores, {', '.join(facts['instructions'])}"
-    table = Table(title=title)
+    table = Table(title=title(machine(LIBRARIES)))
     for heading in ("system", "rows", "seconds", "min .. max", "rows/s", "CPU s", "peak MB"):
         table.add_column(heading, justify="left" if heading == "system" else "right")
     for r in records:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import yaml
 
 from assets.resources import Backends
@@ -94,19 +95,19 @@ def _population(lake: Lakehouse, rows: int) -> None:
 
 
 def _network(home: BatchHome, lake: Lakehouse) -> None:
+    declared = load_declaration(ROOT / "models" / f"{MODEL}.yaml")
+    for precision, onnx in network(declared, lake.read(EXAMPLES), str(lake.snapshot(EXAMPLES).id)).items():
+        (home.folder / f"{precision}.onnx").write_bytes(onnx)
+
+
+def network(declared: Declaration, examples: pa.Table, snapshot: str) -> dict[str, bytes]:
+    """Train the declaration's whole network in a hurry; return its ONNX file in each precision."""
     from models.training.fit import train
     from models.training.quantization import quantize
 
-    declared = load_declaration(ROOT / "models" / f"{MODEL}.yaml")
-    quick = declared.training.model_copy(update=QUICK)
-    trained = train(
-        declared.model_copy(update={"training": quick}),
-        lake.read(EXAMPLES),
-        entity_key_type="integer",
-        training_snapshot=str(lake.snapshot(EXAMPLES).id),
-    )
-    (home.folder / "float32.onnx").write_bytes(trained.onnx)
-    (home.folder / "int8.onnx").write_bytes(quantize(trained.onnx, trained.calibration_rows))
+    quick = declared.model_copy(update={"training": declared.training.model_copy(update=QUICK)})
+    trained = train(quick, examples, entity_key_type="integer", training_snapshot=snapshot)
+    return {"float32": trained.onnx, "int8": quantize(trained.onnx, trained.calibration_rows)}
 
 
 def _champion(home: BatchHome, precision: str) -> None:

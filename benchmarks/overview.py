@@ -5,13 +5,10 @@ Needs the home of a `make demo`. The night is written to a scratch table, which 
 
 import json
 import platform
-import resource
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import numpy as np
@@ -26,41 +23,26 @@ from backends.batch_scoring import population_plan, score_and_publish
 from backends.lakehouse.catalog import Lakehouse
 from backends.nights import Night
 from backends.settings import Settings
+from benchmarks.rounds import COUNTED, Record, record_of, timed
 from models.audit import Limits
 from models.declaration import Declaration, load_declaration
 from models.encoding import encode_arrow
 from models.scoring import Scorer
 
-ROUNDS = 3
 KERNEL_ROWS = 200_000
 LOOKUPS = 10_000
 SCRATCH = "benchmarks.predictions"
 
 
-@dataclass(frozen=True)
-class Record:
-    """One measured system: median, least and most seconds of the counted runs."""
+def measure(system: str, rows: int, work: Callable[[], object]) -> Record:
+    """Run once to warm up, then `COUNTED` times."""
 
-    system: str
-    rows: int
-    seconds: float
-    fastest: float
-    slowest: float
-    rows_per_second: float
-    peak_rss_mb: float
+    def run() -> int:
+        work()
+        return rows
 
-
-def measure(system: str, rows: int, run: Callable[[], object]) -> Record:
-    """Run once to warm up, then `ROUNDS` times."""
     run()
-    seconds = []
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - begun)
-    middle = median(seconds)
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Record(system, rows, middle, min(seconds), max(seconds), rows / middle, rss)
+    return record_of(system, [timed(run) for _ in range(COUNTED)])
 
 
 def main(

@@ -6,12 +6,11 @@ A system is a function that prepares and returns what is measured: a function th
 import json
 import os
 import resource
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,9 +18,12 @@ from typing import Any
 
 import psutil
 
+from benchmarks.processes import Worker
+
 COUNTED = 3
 SAMPLE_SECONDS = 0.05
 MEGABYTE = 1024 * 1024
+RUN = "run"
 
 Run = Callable[[], int]
 System = Callable[[Path], Run]
@@ -44,18 +46,22 @@ class Record:
 def measure(module: str, names: Sequence[str], home: Path, say: Callable[[str], None]) -> list[Record]:
     """Warm every system up, then run all of them `COUNTED` times in turn; `module.SYSTEMS` has them by name."""
     with ExitStack() as processes:
-        systems = {name: processes.enter_context(_Child.start(module, name, home)) for name in names}
+        systems = {
+            name: processes.enter_context(Worker.start(name, "benchmarks.rounds", module, name, str(home)))
+            for name in names
+        }
         for name, system in systems.items():
-            say(f"{name}: warm-up {system.run()['seconds']:.2f} s")
+            say(f"{name}: warm-up {system.ask(RUN)['seconds']:.2f} s")
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for _ in range(COUNTED):
             for name, system in systems.items():
-                runs[name].append(system.run())
+                runs[name].append(system.ask(RUN))
                 say(f"{name}: {runs[name][-1]['seconds']:.2f} s")
-    return [_record(name, made) for name, made in runs.items()]
+    return [record_of(name, made) for name, made in runs.items()]
 
 
-def _record(name: str, runs: Sequence[Mapping[str, Any]]) -> Record:
+def record_of(name: str, runs: Sequence[Mapping[str, Any]]) -> Record:
+    """Return the record of some runs, each as `timed` describes it."""
     ordered = sorted(runs, key=lambda run: run["seconds"])
     middle, rows = ordered[len(ordered) // 2], ordered[0]["rows"]
     seconds = median(run["seconds"] for run in runs)
@@ -64,36 +70,13 @@ def _record(name: str, runs: Sequence[Mapping[str, Any]]) -> Record:
     return Record(name, rows, seconds, fastest, slowest, rows / seconds, middle["cpu_seconds"], peak)
 
 
-class _Child:
-    """One system's process: it is told to run, and answers with its figures in one line of JSON."""
-
-    def __init__(self, name: str, process: "subprocess.Popen[str]") -> None:
-        self._name, self._process = name, process
-
-    @classmethod
-    @contextmanager
-    def start(cls, module: str, name: str, home: Path) -> Iterator["_Child"]:
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.rounds", module, name, str(home)]
-        environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        ) as process:
-            try:
-                yield cls(name, process)
-            finally:
-                assert process.stdin
-                process.stdin.close()
-                process.wait(60)
-
-    def run(self) -> dict[str, Any]:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write("run\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"{self._name} ended before it answered; its error is above.")
-        return dict(json.loads(answer))
+def timed(run: Run) -> dict[str, Any]:
+    """Run once; return rows, seconds, CPU seconds and the peak of this process's memory so far."""
+    begun, cpu = time.perf_counter(), time.process_time()
+    rows = run()
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"rows": rows, "seconds": seconds, "cpu_seconds": cpu, "peak_rss_mb": peak}
 
 
 class _PeakOfChildren:
@@ -124,16 +107,9 @@ def _serve(system: System, home: Path) -> None:
         run = run or system(home)
         alone = not psutil.Process().children()
         sampled = None if alone else sampled or _PeakOfChildren()
-        begun, cpu = time.perf_counter(), time.process_time()
-        rows = run()
-        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        figures = {
-            "rows": rows,
-            "seconds": seconds,
-            "cpu_seconds": cpu if alone else 0.0,
-            "peak_rss_mb": max(own, sampled.peak if sampled else 0.0),
-        }
+        figures = timed(run)
+        if sampled:
+            figures |= {"cpu_seconds": 0.0, "peak_rss_mb": max(figures["peak_rss_mb"], sampled.peak)}
         print(json.dumps(figures), file=answers, flush=True)
 
 

@@ -1,9 +1,18 @@
-"""What BentoML imports, as `bento.app:service`: the service of the model in `TANDEM_MODEL_FOLDER`.
+"""What BentoML imports, as `bento.app:service`: the service of the model in `TANDEM_MODEL_FOLDER`, behind its gate.
 
 Inside a Bento that is the folder `model/` beside this package. Loading the model at import is BentoML's own way.
 """
 
-from backends.settings import Settings
-from bento.service import make_service
+from functools import partial
 
+from backends.settings import Settings
+from bento import gate
+from bento.logs import configure
+from bento.open_inference.lane import GrpcLane
+from bento.service import make_service
+from bento.watching import REST
+
+configure(Settings())
 service = make_service(Settings().model_folder)
+rules = gate.install(Settings(), service.predictor.contract, partial(service.watcher.refused, REST))
+service.lanes.append(GrpcLane(service.inference, Settings(), rules, shared=service.config.get("workers") != 1))

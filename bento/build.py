@@ -17,15 +17,21 @@ from pathlib import Path
 
 from backends.settings import QUIET, ROOT
 from bento.lineage import MODEL_FILE, Lineage
+from bento.requirements import REQUIREMENTS_FILE, pinned_requirements
 from models.errors import ModelFileError, TandemError
 from models.scoring import Scorer, sha256_of
 
 SHIPPED = (
     "bento/*.py",
+    "bento/open_inference/*.pb",
+    "bento/open_inference/*.py",
     "models/*.py",
     "backends/__init__.py",
+    "backends/lmdb_store.py",
     "backends/online_store.py",
+    "backends/redis_store/*.py",
     "backends/settings.py",
+    "backends/vector_spool.py",
     "backends/vectors.py",
 )
 
@@ -95,6 +101,7 @@ def _stage(context: Path, onnx: bytes, lineage: Lineage) -> None:
     (context / "model").mkdir()
     (context / "model" / MODEL_FILE).write_bytes(onnx)
     lineage.write(context / "model")
+    (context / REQUIREMENTS_FILE).write_text(pinned_requirements())
 
 
 def _run(context: Path, tag: str, labels: Mapping[str, str], bentoml_home: Path) -> None:
@@ -121,11 +128,11 @@ def _run(context: Path, tag: str, labels: Mapping[str, str], bentoml_home: Path)
 def _build_here(tag: str, labels: dict[str, str]) -> None:
     """Build the Bento of the current folder, unless the store has it already."""
     import bentoml
+    from bentoml._internal.bento.build_config import BentoEnvSchema  # its builder takes nothing else
 
-    from bento.image import service_image
+    from bento.image import IMAGE_ENVIRONMENT, service_image
 
-    image = service_image()
-    labels["content_sha256"] = _digest(Path(), f"{image.base_image}\n{image.python_requirements}")
+    labels["content_sha256"] = _digest(Path(), service_image().base_image)
     try:
         if bentoml.bentos.get(tag).info.labels == labels:
             return
@@ -133,12 +140,20 @@ def _build_here(tag: str, labels: dict[str, str]) -> None:
     except bentoml.exceptions.NotFound:
         pass  # the usual case: a version is built once
     name, version = tag.split(":")
-    bentoml.bentos.build("bento.app:service", name=name, version=version, labels=labels, build_ctx=".")
+    bentoml.bentos.build(
+        "bento.app:service",
+        name=name,
+        version=version,
+        labels=labels,
+        build_ctx=".",
+        exclude=[REQUIREMENTS_FILE],
+        envs=[BentoEnvSchema(name=variable, value=value) for variable, value in IMAGE_ENVIRONMENT.items()],
+    )
 
 
-def _digest(context: Path, image: str) -> str:
-    """Return a sha256 over the image's definition and the names and contents of all staged files."""
-    digest = hashlib.sha256(image.encode())
+def _digest(context: Path, base_image: str) -> str:
+    """Return a sha256 over the base image's name and the names and contents of all staged files."""
+    digest = hashlib.sha256(base_image.encode())
     for file in sorted(context.rglob("*")):
         if file.is_file():
             digest.update(f"{file.relative_to(context)} {sha256_of(file.read_bytes())}\n".encode())

@@ -1,25 +1,38 @@
 """A client of one model's running service, for the parity check and the command line. Errors are the domain's own."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic import SecretStr
 
+from backends.settings import Settings
 from models.errors import ContractError, EntityNotFoundError, OnlineStoreError, ServiceUnreachableError, TandemError
 
-_ERRORS: dict[int, type[TandemError]] = {404: EntityNotFoundError, 422: ContractError, 503: OnlineStoreError}
+_ERRORS: dict[str, type[TandemError]] = {
+    "ValueRejectedError": ContractError,
+    "EntityNotFoundError": EntityNotFoundError,
+    "OnlineStoreError": OnlineStoreError,
+    "StoreUnavailableError": OnlineStoreError,
+    "StoreMismatchError": OnlineStoreError,
+}
 
 
 class ApiClient:
     """One kept-alive connection to a service. `timeout` is in seconds, for each request.
 
+    `key` is an API key, for a service that asks for one; by default it is that of the settings.
+
     Every method raises `ServiceUnreachableError` when the service does not answer, or not as one of ours would;
     `EntityNotFoundError`, `ContractError` and `OnlineStoreError` when it answers with them.
     """
 
-    def __init__(self, url: str, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, timeout: float = 5.0, key: SecretStr | None = None) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout)
+        secret = (key or Settings().api_key).get_secret_value()
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -47,6 +60,12 @@ class ApiClient:
         """Return the answer to one request: an entity key, `features`, or both."""
         return self._call("POST", "/predict", json=body)
 
+    def predict_many(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any] | TandemError]:
+        """Return the answer to each row, in their order: what `predict` would return, or what it would raise."""
+        answer = self._call("POST", "/predict_many", json={"rows": list(rows)})
+        shared = {name: value for name, value in answer.items() if name not in ("predictions", "errors")}
+        return [_error_of(one["error"]) if "error" in one else shared | one for one in answer["predictions"]]
+
     def _call(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         try:
             response = self._http.request(method, path, **content)
@@ -59,10 +78,14 @@ class ApiClient:
             answer = response.json()
             if response.status_code == httpx.codes.OK:
                 return answer  # type: ignore[no-any-return]  # JSON
-            message = answer["error"]["message"]
+            error_of_service = _error_of(answer["error"])
         except (ValueError, TypeError, KeyError) as error:
             raise ServiceUnreachableError(
                 f"{method} {self.url}{path} was answered with status {response.status_code} and no JSON of a Tandem "
                 "service. Check that TANDEM_API_URL is the address of the model's service."
             ) from error
-        raise _ERRORS.get(response.status_code, ServiceUnreachableError)(message)
+        raise error_of_service
+
+
+def _error_of(error: dict[str, Any]) -> TandemError:
+    return _ERRORS.get(error["type"], ServiceUnreachableError)(error["message"])

@@ -1,21 +1,89 @@
-"""From a request to an answer, for every protocol that a service speaks. No web framework here."""
+"""From requests to answers, for every protocol that a service speaks. No web framework here.
+
+One row and many go the same way: read each request, one trip to the store, one call of the scorer, one answer a row.
+"""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from backends.online_store import OnlineStore
-from backends.vectors import EventTimes, pack_key
+from backends.online_store import OnlineStore, Vectors
+from backends.vectors import Key, pack_key
 from bento.lineage import Lineage
-from models.contract import Contract
+from bento.schema import FEATURES
+from bento.watch import Scored, Watch
+from models.contract import Contract, Feature
 from models.encoding import Encoded, encode_rows
-from models.errors import OnlineStoreError, Problem, ValueRejectedError
+from models.errors import (
+    EntityNotFoundError,
+    OnlineStoreError,
+    Problem,
+    StoreMismatchError,
+    TandemError,
+    ValueRejectedError,
+)
 from models.scoring import Scorer
 
-FEATURES = "features"
-UNKNOWN_TIME = np.array(["NaT"], "datetime64[ms]")
+NO_VALUES: Mapping[str, Any] = {}
+NOT_A_TIME = -(2**63)  # NumPy's NaT as an integer
+UNKNOWN = [NOT_A_TIME]
+
+Outcome = dict[str, Any] | TandemError
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A value, encoded, that takes the place of one that was looked up."""
+
+    numeric: bool
+    column: int
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request of a right form: whom it is about, and what it brings along."""
+
+    row: int  # position in the call
+    key: Key | None
+    given: Mapping[str, Any]
+    whole: bool  # whether nothing has to be looked up
+    changes: list[_Change]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call on its way: what is answered already, and what is not."""
+
+    place: str
+    outcomes: dict[int, Outcome]
+    looked_up: list[_Asked]
+    brought: list[_Asked]
+    watch: Watch
+
+    @property
+    def keys(self) -> list[Key]:
+        """Whom the store is asked for."""
+        return [asked.key for asked in self.looked_up if asked.key is not None]
+
+    def refuse(self, row: int, error: ValueRejectedError) -> None:
+        """Put an error in a row's place, with that place behind the names of its fields."""
+        at = self.place.format(row)
+        placed = [Problem(p.field + at, p.value, p.message, p.remedy) for p in error.problems] if at else []
+        self.outcomes[row] = ValueRejectedError(placed) if at else error
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Rows that can be scored, and when their features were true."""
+
+    asked: list[_Asked]
+    rows: Encoded
+    event_times: list[int]  # milliseconds since 1970 UTC; `NOT_A_TIME` when unknown, and for features that were sent
 
 
 class Predictor:
@@ -26,35 +94,133 @@ class Predictor:
         self.contract = scorer.contract
         self.store = store
         self.lineage = lineage
-        self._oldest = np.timedelta64(round(self.contract.api.max_feature_age_hours * 3_600_000), "ms")
+        self.facts: dict[str, Any] = {
+            "threshold": self.contract.decision_threshold,
+            "model": self.contract.model,
+            "model_version": lineage.version,
+            "model_sha256": scorer.sha256,
+        }
+        self._known = frozenset((self.contract.entity_key, FEATURES))
+        self._oldest = round(self.contract.api.max_feature_age_hours * 3_600_000)  # milliseconds
+        self._readers = {name: _reader(self.contract, name, f) for name, f in self.contract.features.items()}
 
     def warm_up(self) -> None:
         """Score one row of zeros, so that the first request finds everything allocated."""
         numbers = np.zeros((1, len(self.contract.numbers)), np.float32)
         self.scorer.score(Encoded(numbers, np.zeros((1, len(self.contract.categories)), np.int32)))
 
-    def predict(self, request: Any) -> dict[str, Any]:
+    def rehearse(self) -> None:
+        """Go the way that a key's request goes: ask the store, score a row. `OnlineStoreError` when it is not open.
+
+        Whether anybody has the key that is asked for does not matter.
+        """
+        packed_for = self.store.describe().get("contract_fingerprint")
+        if packed_for not in (None, self.contract.fingerprint.hex()):
+            model = self.contract.model
+            raise StoreMismatchError(
+                f"The online features of {model} were packed for contract {packed_for}, but the model has contract "
+                f"{self.contract.fingerprint.hex()}. Materialize {model}/online_features."
+            )
+        self.store.get_many(self.contract, [0 if self.contract.entity_key_type == "integer" else "0"])
+        self.warm_up()
+
+    def predict(self, request: Any, watch: Watch | None = None) -> dict[str, Any]:
         """Score one request: `{<entity key>: ..., "features": {...}}`, either of them or both.
 
         With a key, features that the request leaves out come from the online store; without one, they are missing.
-        Raises `ValueRejectedError` for what does not fit the contract, and what `OnlineStore.get` raises.
+        Raises `ValueRejectedError` for what does not fit the contract, `EntityNotFoundError` for a key that the store
+        has not, `OnlineStoreError` for features too old, and what `OnlineStore.get_many` raises.
         """
-        key, given = self._read(request)
-        if key is None or self.contract.features.keys() <= given.keys():
-            rows, event_times, stored = encode_rows(self.contract, [given]), UNKNOWN_TIME, False
-        else:
-            vectors = self.store.get(self.contract, key)
-            rows, event_times, stored = _overridden(self.contract, vectors.rows, given), vectors.event_times, True
-        return self._answer(key, rows, stored, event_times)
+        return self._only(self._outcomes([request], "", watch))
 
-    def _read(self, request: Any) -> tuple[int | str | None, Mapping[str, Any]]:
-        """Take a request apart and check everything but the features' values."""
-        known = (self.contract.entity_key, FEATURES)
-        remedy = f"Send {self.contract.entity_key}, features, or both."
+    async def predict_async(self, request: Any, watch: Watch | None = None) -> dict[str, Any]:
+        """Do as `predict`, while the event loop serves others when the store has to wait for a network."""
+        return self._only(await self._outcomes_async([request], "", watch))
+
+    def predict_many(self, requests: Sequence[Any], watch: Watch | None = None) -> list[Outcome]:
+        """Score requests as `predict` does; what it would raise for one of them stands in that one's place.
+
+        Fields in those errors have `[row]` behind their names. Raises `ValueRejectedError` when there are no requests
+        or more than the contract's `api.batch_limit`, and `OnlineStoreError` when a row needs a store that cannot
+        answer.
+        """
+        return [o if isinstance(o, TandemError) else o | self.facts for o in self.predict_rows(requests, watch)]
+
+    async def predict_many_async(self, requests: Sequence[Any], watch: Watch | None = None) -> list[Outcome]:
+        """Do as `predict_many`, while the event loop serves others when the store has to wait for a network."""
+        outcomes = await self.predict_rows_async(requests, watch)
+        return [o if isinstance(o, TandemError) else o | self.facts for o in outcomes]
+
+    def predict_rows(self, requests: Sequence[Any], watch: Watch | None = None) -> list[Outcome]:
+        """Do as `predict_many`, but leave out of each answer what is the same for all of them, `facts`."""
+        self._check_number(requests)
+        return self._outcomes(requests, "[{}]", watch)
+
+    async def predict_rows_async(self, requests: Sequence[Any], watch: Watch | None = None) -> list[Outcome]:
+        """Do as `predict_rows`, while the event loop serves others when the store has to wait for a network."""
+        self._check_number(requests)
+        return await self._outcomes_async(requests, "[{}]", watch)
+
+    def _check_number(self, requests: Sequence[Any]) -> None:
+        limit = self.contract.api.batch_limit
+        if not 0 < len(requests) <= limit:
+            problem = Problem(
+                "rows", len(requests), "is not a number of rows that is taken", f"Send 1 to {limit} rows."
+            )
+            raise ValueRejectedError([problem])
+
+    def _only(self, outcomes: list[Outcome]) -> dict[str, Any]:
+        (outcome,) = outcomes
+        if isinstance(outcome, TandemError):
+            raise outcome
+        return outcome | self.facts
+
+    def _outcomes(self, requests: Sequence[Any], place: str, watch: Watch | None) -> list[Outcome]:
+        """Answer each request; `place` says how a row's number is written behind a field's name."""
+        call = self._opened(requests, place, watch or Watch())
+        vectors = self.store.get_many(self.contract, call.keys) if call.keys else None
+        return self._closed(call, vectors)
+
+    async def _outcomes_async(self, requests: Sequence[Any], place: str, watch: Watch | None) -> list[Outcome]:
+        call = self._opened(requests, place, watch or Watch())
+        vectors = await self.store.get_many_async(self.contract, call.keys) if call.keys else None
+        return self._closed(call, vectors)
+
+    def _opened(self, requests: Sequence[Any], place: str, watch: Watch) -> _Call:
+        """Read requests as far as possible without the store."""
+        call = _Call(place, {}, [], [], watch)
+        for row, request in enumerate(requests):
+            try:
+                asked = self._read(row, request)
+            except ValueRejectedError as error:
+                call.refuse(row, error)
+            else:
+                (call.brought if asked.whole else call.looked_up).append(asked)
+        watch.mark("parse")
+        return call
+
+    def _closed(self, call: _Call, vectors: Vectors | None) -> list[Outcome]:
+        """Return the outcome of each request, now that the store has answered."""
+        if vectors is not None:
+            call.watch.mark("lookup")
+        brought, parts = self._encoded(call, call.brought)
+        found: list[_Asked] = []
+        times: list[int] = []
+        if vectors is not None:
+            found = self._found(call, vectors)
+            times = vectors.event_times.astype(np.int64).tolist()
+            parts.insert(0, _changed(vectors.rows, found))
+        if found or brought:
+            self._score(call, _Ready(found + brought, _joined(parts), times + UNKNOWN * len(brought)))
+        return [call.outcomes[row] for row in range(len(call.outcomes))]
+
+    def _read(self, row: int, request: Any) -> _Asked:
+        """Take a request apart and check all of it."""
+        remedy = f"Send {self.contract.entity_key}, {FEATURES}, or both."
         if not isinstance(request, dict):
             raise ValueRejectedError([Problem("request", request, "is not a JSON object", remedy)])
-        unknown = [name for name in request if name not in known]
-        if unknown:
+        if not request.keys() <= self._known:
+            unknown = [name for name in request if name not in self._known]
             raise ValueRejectedError([Problem(name, request[name], "is not known here", remedy) for name in unknown])
         key, given = request.get(self.contract.entity_key), request.get(FEATURES)
         if key is None and given is None:
@@ -63,46 +229,122 @@ class Predictor:
             raise ValueRejectedError([Problem(FEATURES, given, "is not a JSON object", "Send values by feature name.")])
         if key is not None:
             pack_key(self.contract, key)
-        return key, given or {}
+        if key is None or (given and self.contract.features.keys() <= given.keys()):
+            return _Asked(row, key, given or NO_VALUES, True, [])
+        return _Asked(row, key, given or NO_VALUES, False, self._changes(given) if given else [])
 
-    def _answer(self, key: int | str | None, rows: Encoded, stored: bool, event_times: EventTimes) -> dict[str, Any]:
-        stale = stored and not self._now() - event_times[0] <= self._oldest  # an unknown time is stale too
-        as_of = None if np.isnat(event_times[0]) else np.datetime_as_string(event_times[0], timezone="UTC")
-        if stale and self.contract.api.stale_features == "refuse":
-            raise OnlineStoreError(
-                f"The features of {self.contract.entity_key} {key!r} are as of {as_of}, older than "
-                f"{self.contract.api.max_feature_age_hours:g} hours. Materialize {self.contract.model}/online_features."
-            )
-        scores = self.scorer.score(rows)
-        return {
-            **({} if key is None else {self.contract.entity_key: key}),
-            "probability": float(scores[0]),  # a float64 holds every float32, and JSON every float64
-            "decision": bool(self.scorer.decide(scores)[0]),
-            "threshold": self.contract.decision_threshold,
-            "model": self.contract.model,
-            "model_version": self.lineage.version,
-            "model_sha256": self.scorer.sha256,
-            "features_as_of": as_of,
-            "features_stale": bool(stale),
-        }
+    def _changes(self, given: Mapping[str, Any]) -> list[_Change]:
+        """Read some features of a row, each by itself; every problem is named, not only the first."""
+        changes, problems = [], []
+        for name, value in given.items():
+            try:
+                changes.append(self._readers.get(name, self._unknown)({name: value}))
+            except ValueRejectedError as error:
+                problems += error.problems
+        if problems:
+            raise ValueRejectedError(problems)
+        return changes
 
-    @staticmethod
-    def _now() -> np.datetime64:
-        return np.datetime64(time.time_ns() // 1_000_000, "ms")
+    def _unknown(self, given: Mapping[str, Any]) -> _Change:
+        remedy = f"Known: {', '.join(self.contract.features)}."
+        raise ValueRejectedError([Problem(name, value, "is not a feature", remedy) for name, value in given.items()])
+
+    def _encoded(self, call: _Call, asked: list[_Asked]) -> tuple[list[_Asked], list[Encoded]]:
+        """Encode rows that bring all features, as many at once as fit the contract; return those that do."""
+        if not asked:
+            return [], []
+        try:
+            return asked, [encode_rows(self.contract, [one.given for one in asked])]
+        except ValueRejectedError as error:
+            if len(asked) == 1:
+                call.refuse(asked[0].row, error)
+                return [], []
+        half = len(asked) // 2
+        (left, left_rows), (right, right_rows) = self._encoded(call, asked[:half]), self._encoded(call, asked[half:])
+        return left + right, left_rows + right_rows
+
+    def _found(self, call: _Call, vectors: Vectors) -> list[_Asked]:
+        """Return who is in the store, in the order of the vectors."""
+        if not vectors.missing:
+            return call.looked_up
+        gone = set(vectors.missing)
+        for i in gone:
+            asked = call.looked_up[i]
+            call.outcomes[asked.row] = self._not_found(asked, call.place)
+        return [asked for i, asked in enumerate(call.looked_up) if i not in gone]
+
+    def _score(self, call: _Call, ready: _Ready) -> None:
+        """Answer the rows that are ready."""
+        scored = self.scorer.score(ready.rows)
+        scores, decisions = scored.tolist(), self.scorer.decide(scored).tolist()
+        now = time.time_ns() // 1_000_000
+        oldest = now - self._oldest  # an unknown time is the smallest number
+        stales = [time < oldest and not one.whole for one, time in zip(ready.asked, ready.event_times, strict=True)]
+        call.watch.mark("score")
+        positions, keys = [one.row for one in ready.asked], [one.key for one in ready.asked]
+        call.watch.scored = Scored(positions, keys, ready.rows, ready.event_times, stales, scores, decisions, now)
+        refuse = self.contract.api.stale_features == "refuse"
+        for one, score, decision, event_time, stale in zip(
+            ready.asked, scores, decisions, ready.event_times, stales, strict=True
+        ):
+            as_of = None if event_time == NOT_A_TIME else _iso(event_time)
+            if stale and refuse:
+                call.outcomes[one.row] = self._too_old(one, as_of)
+                continue
+            answer: dict[str, Any] = {} if one.key is None else {self.contract.entity_key: one.key}
+            answer["probability"] = score  # a float64 holds every float32, and JSON every float64
+            answer["decision"] = decision
+            answer["features_as_of"] = as_of
+            answer["features_stale"] = stale
+            call.outcomes[one.row] = answer
+
+    def _not_found(self, asked: _Asked, place: str) -> EntityNotFoundError:
+        name, model = self.contract.entity_key, self.contract.model
+        remedy = (
+            f"Check the key; a new entity gets its features when {model}/online_features is next materialized, or send "
+            "them in the request."
+        )
+        problem = Problem(name + place.format(asked.row), asked.key, "has no online features", remedy)
+        return EntityNotFoundError(f"No online features for {name} {asked.key!r}. {remedy}", [problem])
+
+    def _too_old(self, asked: _Asked, as_of: str | None) -> OnlineStoreError:
+        return OnlineStoreError(
+            f"The features of {self.contract.entity_key} {asked.key!r} are as of {as_of}, older than "
+            f"{self.contract.api.max_feature_age_hours:g} hours. Materialize {self.contract.model}/online_features."
+        )
 
 
-def _overridden(contract: Contract, rows: Encoded, given: Mapping[str, Any]) -> Encoded:
-    """Return the one stored row with the given features in place of the stored ones."""
-    unknown = [name for name in given if name not in contract.features]
-    if unknown:
-        remedy = f"Known: {', '.join(contract.features)}."
-        raise ValueRejectedError([Problem(name, given[name], "is not a feature", remedy) for name in unknown])
-    if not given:
+def _reader(contract: Contract, name: str, feature: Feature) -> Callable[[Mapping[str, Any]], _Change]:
+    """Return what reads one feature's value by the one encoder, with a contract that has no other feature."""
+    alone = Contract(**contract.model_dump(exclude={"features"}), features={name: feature})
+    numeric = name in contract.numbers
+    column = list(contract.numbers if numeric else contract.categories).index(name)
+
+    def read(given: Mapping[str, Any]) -> _Change:
+        rows = encode_rows(alone, [given])
+        return _Change(numeric, column, (rows.numbers if numeric else rows.categories)[0, 0])
+
+    return read
+
+
+@lru_cache(maxsize=4096)
+def _iso(event_time: int) -> str:
+    """Return milliseconds since 1970 as UTC in ISO 8601; customers of one night often share their time."""
+    return str(np.datetime_as_string(np.datetime64(event_time, "ms"), timezone="UTC"))
+
+
+def _changed(rows: Encoded, asked: Sequence[_Asked]) -> Encoded:
+    """Return rows from the store with the values that requests have in place of theirs."""
+    if not any(one.changes for one in asked):
         return rows
-    features = {name: feature for name, feature in contract.features.items() if name in given}
-    part = Contract(**contract.model_dump(exclude={"features"}), features=features)
-    encoded = encode_rows(part, [given])
     numbers, categories = rows.numbers.copy(), rows.categories.copy()
-    numbers[:, [list(contract.numbers).index(name) for name in part.numbers]] = encoded.numbers
-    categories[:, [list(contract.categories).index(name) for name in part.categories]] = encoded.categories
+    for i, one in enumerate(asked):
+        for change in one.changes:
+            (numbers if change.numeric else categories)[i, change.column] = change.value
     return Encoded(numbers, categories)
+
+
+def _joined(rows: Sequence[Encoded]) -> Encoded:
+    if len(rows) == 1:
+        return rows[0]
+    return Encoded(np.concatenate([r.numbers for r in rows]), np.concatenate([r.categories for r in rows]))

@@ -9,7 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from backends.vectors import MAX_KEY_BYTES
 from models.contract import CategoryFeature, Contract, Feature, NumberFeature
+
+FEATURES = "features"  # in a request: values by feature name
 
 Described = dict[str, tuple[Any, str, bool]]  # name -> (type, description, whether it may be left out)
 
@@ -20,26 +23,90 @@ def request_model(contract: Contract) -> type[BaseModel]:
     features = {name: (_type(feature), _text(feature), True) for name, feature in contract.features.items()}
     described = {
         contract.entity_key: (_key_type(contract) | None, "Whom to score.", True),
-        "features": (_model("Features", known, features) | None, f"Features to score. {known}", True),
+        FEATURES: (_model("Features", known, features) | None, f"Features to score. {known}", True),
     }
     return _model("PredictRequest", f"What {contract.model} is to score.", described)
 
 
+def requests_model(contract: Contract) -> type[BaseModel]:
+    """Return the type of a request with many rows."""
+    limit = contract.api.batch_limit
+    row: Any = request_model(contract)
+    rows = Annotated[list[row], Field(min_length=1, max_length=limit)]
+    described = {"rows": (rows, f"1 to {limit} rows, each like a request of `/predict`.", False)}
+    return _model("PredictManyRequest", f"What {contract.model} is to score in one go.", described)
+
+
 def answer_model(contract: Contract) -> type[BaseModel]:
     """Return the type of one answer."""
+    return _model("Prediction", f"A score of {contract.model}.", _scored(contract) | _facts() | _request_id())
+
+
+def answers_model(contract: Contract) -> type[BaseModel]:
+    """Return the type of the answer to many rows."""
+    row: Any = _model("Row", "The score of one row.", _scored(contract))
+    failed: Any = _model("FailedRow", "Why one row has no score.", {"error": (_failure(), "What is wrong.", False)})
+    return _answers_model(contract, row | failed)
+
+
+def untyped_answers_model(contract: Contract) -> type[BaseModel]:
+    """Return the same with rows of any kind: BentoML's clients take of a union only its first member."""
+    return _answers_model(contract, dict[str, Any])
+
+
+def _answers_model(contract: Contract, row: Any) -> type[BaseModel]:
+    described = {
+        "predictions": (list[row], "One for each row, in the order of the rows.", False),
+        "errors": (int, "How many of them are errors.", False),
+    }
+    return _model("Predictions", f"Scores of {contract.model}.", described | _facts() | _request_id())
+
+
+def failure_model() -> type[BaseModel]:
+    """Return the type of every answer that is no score."""
+    described = {"error": (_failure(), "What is wrong, and what to do.", False)} | _request_id(optional=True)
+    return _model("Failure", "Why there is no score.", described)
+
+
+def _scored(contract: Contract) -> Described:
     limit = f"{contract.api.max_feature_age_hours:g} hours"
-    described: Described = {
+    return {
         contract.entity_key: (_key_type(contract), "The key of the request, if it had one.", True),
         "probability": (float, "The score. Read as float32 it has exactly the bits of the nightly score.", False),
         "decision": (bool, "Whether the probability reaches the threshold.", False),
+        "features_as_of": (datetime | None, "Event time of the features from the online store.", False),
+        "features_stale": (bool, f"Whether those are older than {limit}.", False),
+    }
+
+
+def _facts() -> Described:
+    return {
         "threshold": (float, "The decision threshold of this version.", False),
         "model": (str, "Name of the model.", False),
         "model_version": (str, "Its version in the registry.", False),
         "model_sha256": (str, "Digest of the ONNX file that scored.", False),
-        "features_as_of": (datetime | None, "Event time of the features from the online store.", False),
-        "features_stale": (bool, f"Whether those are older than {limit}.", False),
     }
-    return _model("Prediction", f"A score of {contract.model}.", described)
+
+
+def _request_id(optional: bool = False) -> Described:
+    return {"request_id": (str, "The request's `X-Request-ID`, or one made for it; in the headers too.", optional)}
+
+
+def _failure() -> type[BaseModel]:
+    problem: Described = {
+        "field": (str, "Which field; in `/predict_many` with the row's number, like `plan[3]`.", False),
+        "value": (Any, "Its value.", False),
+        "message": (str, "What is wrong with it.", False),
+        "remedy": (str, "What to do.", False),
+    }
+    one: Any = _model("Problem", "One thing that is wrong.", problem)
+    error: Described = {
+        "status": (int, "HTTP status of the answer, or the one that a row would have had alone.", False),
+        "type": (str, "Kind of the error.", False),
+        "message": (str, "All of it in one text.", False),
+        "fields": (list[one], "Each problem.", False),
+    }
+    return _model("Error", "What is wrong.", error)
 
 
 def _model(title: str, text: str, described: Described) -> type[BaseModel]:
@@ -55,7 +122,10 @@ def _absent() -> None:
 
 
 def _type(feature: Feature) -> Any:
-    kind = Annotated[float, Field(ge=feature.min, le=feature.max)] if isinstance(feature, NumberFeature) else str
+    """Return what JSON may carry: a category's whole numbers and truth values read as the declaration writes them."""
+    kind: Any = str | int | bool
+    if isinstance(feature, NumberFeature):
+        kind = Annotated[float, Field(ge=feature.min, le=feature.max)]
     return kind | None if feature.missing else kind
 
 
@@ -69,4 +139,6 @@ def _text(feature: Feature) -> str:
 
 
 def _key_type(contract: Contract) -> Any:
-    return int if contract.entity_key_type == "integer" else str
+    if contract.entity_key_type == "integer":
+        return Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+    return Annotated[str, Field(min_length=1, max_length=MAX_KEY_BYTES)]

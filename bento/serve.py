@@ -6,20 +6,30 @@ import sys
 from backends.settings import QUIET, Settings
 from bento.build import BuiltBento
 
+# What these settings begin with.
+OF_A_SERVICE = ("access_", "api_", "grpc_", "log_", "otlp_", "request_", "tls_", "trace_")
+
 
 def serve_command(
     bento: BuiltBento, settings: Settings, port: int, host: str = "127.0.0.1"
 ) -> tuple[list[str], dict[str, str]]:
     """Return arguments and whole environment of the process that serves `bento`; SIGTERM stops it.
 
-    The code and the model are those in the Bento, whatever is installed or set here; the online store is the settings'.
+    The code and the model are those in the Bento, whatever is installed or set here; the online store, the keys and the
+    limits are the settings'.
     """
-    arguments = [sys.executable, "-m", "bentoml", "serve", str(bento.path), "--host", host, "--port", str(port)]
+    # -P: this folder is not searched for modules, so the Bento's own are found
+    arguments = [sys.executable, "-P", "-m", "bento.supervisor", str(bento.path), "--host", host, "--port", str(port)]
     own = {
-        # A starting service empties the metrics folder in BentoML's home: each needs a home of its own.
+        "PYTHONPATH": str(bento.path / "src"),
         "BENTOML_HOME": str(settings.bentoml_home / "serving" / str(port)),
         "TANDEM_HOME": str(settings.home),
         "TANDEM_ONLINE_STORE": settings.online,
         "TANDEM_MODEL_FOLDER": str(bento.model_folder),
     }
-    return arguments, {**os.environ, **QUIET, **own}
+    given = {
+        f"TANDEM_{name.upper()}": str(getattr(settings, name))
+        for name in settings.model_fields_set
+        if name.startswith(OF_A_SERVICE) and getattr(settings, name) is not None
+    }
+    return arguments, {**os.environ, **QUIET, **given, **own}

@@ -1,40 +1,73 @@
-"""The BentoML service of any model, made from the contract inside its ONNX file: transport only, no scoring."""
+"""The BentoML service of any model, made from the contract inside its ONNX file: wiring, no transport, no scoring."""
 
+import asyncio
 import gc
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import bentoml
-from pydantic_core import from_json, to_json
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from backends.online_store import open_store
 from backends.settings import Settings, quiet
-from bento.failures import body_of, status_of
+from bento import rest
+from bento.failures import refusal
 from bento.image import service_image
 from bento.lineage import MODEL_FILE, Lineage
+from bento.open_inference.inference import OpenInference
+from bento.open_inference.lane import GrpcLane
+from bento.open_inference.rest import OpenInferenceRest
+from bento.openapi import Document, document_of
 from bento.predictor import Predictor
-from bento.schema import answer_model, request_model
+from bento.schema import answer_model, request_model, requests_model, untyped_answers_model
+from bento.watching import Watcher
 from models.contract import Contract
-from models.errors import OnlineStoreError, Problem, TandemError, ValueRejectedError
+from models.errors import Problem
 from models.scoring import Scorer
-
-# Seconds. BentoML's own start at 5 ms, too coarse for a budget of 15.
-BUCKETS = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.5, 1.0]
 
 CONFIG: dict[str, Any] = {
     "workers": 1,
     "logging": {"access": {"enabled": False}},  # costs about 15 % of the throughput (BentoML#2267)
-    "metrics": {"duration": {"buckets": BUCKETS}},
-    "tracing": {"excluded_urls": ".*"},  # the OpenTelemetry middleware is the largest part of a request
+    "metrics": {"enabled": False},  # `bento.metrics` takes their place
+    "tracing": {"excluded_urls": ".*"},  # BentoML's own routes are not worth a trace
     "envs": [{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
 }
 
 
-def make_service(folder: Path) -> bentoml.Service[Any]:
+class ModelService(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML is untyped here
+    """BentoML's service with the model's own API in front of it, which BentoML's middlewares would slow down."""
+
+    predictor: Predictor
+    inference: OpenInference
+    lanes: list[GrpcLane]  # what a worker opens beside HTTP
+    watcher: Watcher
+
+    def to_asgi(self, is_main: bool = True) -> rest.App:
+        """Return what a worker serves."""
+        app: Starlette = super().to_asgi(is_main=is_main)
+        app.add_exception_handler(HTTPException, _in_our_form)
+        pages = OpenInferenceRest(self.inference, app)
+        around = {"online_store": _kind(Settings().online), "grpc_port": self.grpc_port}
+        return rest.Rest(self.predictor, pages, str(self.bento.tag) if self.bento else None, self.watcher, around)
+
+    @property
+    def grpc_port(self) -> int:
+        """Where it speaks gRPC; 0 is nowhere."""
+        return max((lane.port for lane in self.lanes), default=0)
+
+    @property
+    def openapi_spec(self) -> Document:
+        """The document behind BentoML's page; its own knows no type that may be null, and none of our errors."""
+        return document_of(self.predictor, self.description or "", self.bento.tag.version if self.bento else "None")
+
+
+def make_service(folder: Path) -> ModelService:
     """Return the service of the model in `folder` (`model.onnx`, `lineage.json`).
 
     `ModelFileError` when the ONNX file is not the one that the lineage names: such a service does not start.
@@ -44,95 +77,115 @@ def make_service(folder: Path) -> bentoml.Service[Any]:
     scorer = Scorer.from_file(folder / MODEL_FILE, lineage.sha256)
     contract = scorer.contract
     predictor = Predictor(scorer, open_store(Settings().online, contract.model), lineage)
-    decorate = bentoml.service(
-        name=contract.model, description=_description(contract, lineage), image=service_image(), **CONFIG
-    )
-    return decorate(bentoml.asgi_app(_pages(predictor), path="/")(_service_class(predictor)))
+    watcher = Watcher(contract, lineage, Settings())
+    lanes: list[GrpcLane] = []
+    service: ModelService = bentoml.service(
+        name=contract.model,
+        description=_description(contract, lineage),
+        image=service_image(),
+        service_class=ModelService,
+        **CONFIG,
+    )(_service_class(predictor, lanes, watcher))
+    service.predictor = predictor
+    service.watcher = watcher
+    service.inference = OpenInference(predictor, watcher)
+    service.lanes = lanes
+    return service
 
 
-def _service_class(predictor: Predictor) -> type:
-    """Return the class that BentoML instantiates once per worker; the worker is ready when it has scored a row."""
-    request, answer = _input_spec(predictor.contract), _output_spec(predictor.contract)
+def _kind(store: str) -> str:
+    """Return what kind of online store an address is of."""
+    return store.partition("://")[0].replace("rediss", "redis")
 
-    class ModelService:
+
+def _service_class(predictor: Predictor, lanes: Sequence[GrpcLane], watcher: Watcher) -> type:
+    """Return the class that BentoML instantiates once per worker, and documents.
+
+    Over HTTP its methods are answered by `Rest` before BentoML sees them; here they are for calls within a process.
+    """
+    contract = predictor.contract
+    request, requests = _input_spec(request_model(contract)), _input_spec(requests_model(contract))
+    answer, answers = _output_spec(answer_model(contract)), _output_spec(untyped_answers_model(contract))
+
+    class Api:
         def __init__(self) -> None:
-            self._ready = False
+            logging.getLogger("uvicorn.access").propagate = False  # nobody listens, yet uvicorn would write each line
             predictor.warm_up()
             gc.collect()
             gc.freeze()  # a full collection over the imports' objects stops a worker for 60 to 120 ms
-            self._ready = True
+
+        @staticmethod
+        @bentoml.on_deployment  # type: ignore[untyped-decorator]
+        def check_lanes() -> None:
+            for lane in lanes:
+                lane.check()
+
+        @bentoml.on_startup  # type: ignore[untyped-decorator]
+        async def open_lanes(self) -> None:
+            watcher.start()
+            for lane in lanes:
+                await lane.start()
+
+        @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+        async def close_lanes(self) -> None:
+            for lane in lanes:
+                await lane.stop()
+            await asyncio.to_thread(watcher.close)
 
         @bentoml.api(route="/predict", input_spec=request, output_spec=answer)  # type: ignore[untyped-decorator]
         async def predict(self, body: bytes) -> Response:
             """Score one entity, by its key, by its features, or by both. Errors name the field and the remedy."""
-            return _respond(predictor, body)
+            return _response(*rest.answered(rest.predict, predictor, body))
 
-        async def __is_ready__(self) -> bool:
-            return self._ready
+        @bentoml.api(route="/predict_many", input_spec=requests, output_spec=answers)  # type: ignore[untyped-decorator]
+        async def predict_many(self, body: bytes) -> Response:
+            """Score many entities at once. What is wrong with one stands in its place; the others are scored."""
+            return _response(*rest.answered(rest.predict_many, predictor, body))
 
-    return ModelService
-
-
-def _pages(predictor: Predictor) -> Starlette:
-    """Return what is read with GET, which BentoML's own APIs cannot be."""
-
-    async def lineage(_: Request) -> Response:
-        return _json({**predictor.lineage.model_dump(), "online_features": _online_features(predictor)})
-
-    return Starlette(routes=[Route("/lineage", lineage)])
+    return Api
 
 
-def _input_spec(contract: Contract) -> type[bentoml.IODescriptor]:
-    """Return the request's type, which documents and hands the body over as it is: the one encoder checks it."""
+def _input_spec(model: type) -> type[bentoml.IODescriptor]:
+    """Return a request's type, which documents and hands the body over as it is: the one encoder checks it."""
 
-    class PredictRequest(bentoml.IODescriptor, request_model(contract)):  # type: ignore[misc]
+    class Body(bentoml.IODescriptor, model):  # type: ignore[misc]
         __root_input__ = True
 
         @classmethod
         async def from_http_request(cls, request: Request, serde: Any) -> bytes:  # noqa: ARG003
             return await request.body()
 
-    return PredictRequest
+    Body.__name__ = model.__name__
+    return Body
 
 
-def _output_spec(contract: Contract) -> type[bentoml.IODescriptor]:
-    class Prediction(bentoml.IODescriptor, answer_model(contract)):  # type: ignore[misc]
-        pass
-
-    return Prediction
+def _output_spec(model: type) -> type[bentoml.IODescriptor]:
+    return type(model.__name__, (bentoml.IODescriptor, model), {})
 
 
-def _respond(predictor: Predictor, body: bytes) -> Response:
-    try:
-        return _json(predictor.predict(_parse(body)))
-    except TandemError as error:
-        return _json(body_of(error), status_of(error))
+def _response(status: int, content: dict[str, Any]) -> Response:
+    return Response(rest.in_json(content), status, media_type="application/json")
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        return from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        problem = Problem("request", None, f"is not JSON: {error}", "Send a JSON object in UTF-8.")
-        raise ValueRejectedError([problem]) from error
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(to_json(content, inf_nan_mode="null"), status, media_type="application/json")
-
-
-def _online_features(predictor: Predictor) -> dict[str, str] | None:
-    """Return where the online features come from; None when there are none."""
-    try:
-        return predictor.store.describe()
-    except OnlineStoreError:
-        return None
+async def _in_our_form(request: Request, error: Exception) -> Response:
+    """Return BentoML's own 404 and 405 like every other error."""
+    assert isinstance(error, HTTPException)  # what Starlette calls this for
+    path, remedy = request.url.path, "GET /docs.json describes what there is."
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem = Problem("method", request.method, f"is not what {path} takes", remedy)
+    else:
+        problem = Problem("path", path, "is not known here", remedy)
+    kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "")
+    response = _response(error.status_code, refusal(error.status_code, kind, problem))
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _description(contract: Contract, lineage: Lineage) -> str:
     return (
         f"# {contract.model} {lineage.version}\n\n"
-        f"`POST /predict` scores one {contract.entity_key}, `GET /lineage` says where the model comes from.\n\n"
+        f"`POST /predict` scores one {contract.entity_key}, `POST /predict_many` up to {contract.api.batch_limit}, "
+        "`GET /lineage` says where the model comes from. Below `/v2` it speaks the Open Inference Protocol.\n\n"
         f"ONNX sha256 `{lineage.sha256}`, trained on snapshot {contract.training_snapshot} of "
         f"{contract.examples_table}.\n"
     )

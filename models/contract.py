@@ -65,6 +65,11 @@ class CategoryFeature(Frozen):
             raise ValueError(f"values stand twice: {', '.join(twice)}")
         return self
 
+    @cached_property
+    def codes(self) -> dict[str, int]:
+        """The code of each known value."""
+        return {value: code for code, value in enumerate(self.values)}
+
     @property
     def other_code(self) -> int:
         """The code of every unseen value."""
@@ -88,9 +93,16 @@ class Api(Frozen):
     """How the model's service behaves."""
 
     port: int = Field(3001, ge=1, le=65535, description="Port that `make serve` and `make dev` listen on.")
+    grpc_port: int = Field(
+        0, ge=0, le=65535, description="Port of the Open Inference Protocol over gRPC, in the same service; 0 is off."
+    )
     max_feature_age_hours: float = Field(48.0, gt=0, description="Older features from the online store are stale.")
     stale_features: Literal["flag", "refuse"] = Field("flag", description="Say so in the answer, or answer 503.")
     batch_limit: int = Field(1000, ge=1, le=100_000, description="Most rows in one request.")
+    log_sample: float = Field(
+        0.0, ge=0, le=1, description="Share of the requests that are logged with their features, for drift and audits."
+    )
+    log_days: int = Field(90, ge=1, description="How many days logged requests are kept.")
 
 
 class Contract(Frozen):

@@ -165,6 +165,11 @@ class Declaration(Frozen):
         """The identifier of the table of rejected rows."""
         return self.predictions.rejects or f"gold.{self.name}_rejects"
 
+    @property
+    def requests_table(self) -> str:
+        """The identifier of the table of logged requests."""
+        return f"silver.{self.name}_requests"
+
 
 def load_declaration(path: Path) -> Declaration:
     """Read one file. `DeclarationError` carries all of its errors, each with field, value and remedy."""

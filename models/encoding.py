@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
@@ -31,6 +32,7 @@ Codes = npt.NDArray[np.int32]
 Value = TypeVar("Value", bound=np.generic)
 
 BLOCK = 1024  # rows
+EXACT = float(2**53)  # up to here a float64 holds every integer, so one rounding makes the float32
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -247,6 +249,57 @@ def encode_rows(contract: Contract, rows: Sequence[Mapping[str, Any]]) -> Encode
     Raises `ValueRejectedError` with a problem for each field that does not fit (with `[row]` behind its name when
     there is more than one row). Keys that the contract does not name are refused too: they are most likely typos.
     """
+    fitting = _encode_fitting(contract, rows)
+    return _encode_any(contract, rows) if fitting is None else fitting
+
+
+def _encode_fitting(contract: Contract, rows: Sequence[Mapping[str, Any]]) -> Encoded | None:
+    """Encode column by column what is plainly right, as `_encode_any` would; None when anything needs a second look."""
+    if not all(row.keys() <= contract.features.keys() for row in rows):
+        return None
+    numbers = np.empty((len(rows), len(contract.numbers)), np.float32)
+    categories = np.empty((len(rows), len(contract.categories)), np.int32)
+    for j, (name, number) in enumerate(contract.numbers.items()):
+        values = _fitting_numbers(number, [row.get(name) for row in rows])
+        if values is None:
+            return None
+        numbers[:, j] = values
+    for j, (name, category) in enumerate(contract.categories.items()):
+        codes = _fitting_codes(category, [row.get(name) for row in rows])
+        if codes is None:
+            return None
+        categories[:, j] = codes
+    return Encoded(numbers, categories)
+
+
+def _fitting_numbers(feature: NumberFeature, values: list[Any]) -> list[Any] | None:
+    low, high = (float(bound) for bound in _bounds(feature))
+    low, high = max(low, -EXACT), min(high, EXACT)
+    for i, value in enumerate(values):
+        kind = type(value)
+        if kind is float or kind is int:
+            if not low <= value <= high:
+                return None
+        elif value is None and feature.missing:
+            values[i] = math.nan
+        else:
+            return None
+    return values
+
+
+def _fitting_codes(feature: CategoryFeature, values: list[Any]) -> list[int] | None:
+    codes, other, missing = feature.codes, feature.other_code, feature.missing_code if feature.missing else None
+    found = []
+    for value in values:
+        code = codes.get(value, other) if type(value) is str else missing if value is None else None
+        if code is None:
+            return None
+        found.append(code)
+    return found
+
+
+def _encode_any(contract: Contract, rows: Sequence[Mapping[str, Any]]) -> Encoded:
+    """Encode value by value, and name each problem."""
     numbers = np.empty((len(rows), len(contract.numbers)), np.float32)
     categories = np.empty((len(rows), len(contract.categories)), np.int32)
     problems: list[Problem] = []
@@ -319,8 +372,13 @@ def _word(value: Any) -> str | None:
 
 def _bounds(feature: NumberFeature) -> tuple[np.float32, np.float32]:
     """Bounds as float32, like the values that they are compared with. Infinities never fit."""
-    low = -_LARGEST if feature.min is None else feature.min
-    high = _LARGEST if feature.max is None else feature.max
+    return _as_float32(feature.min, feature.max)
+
+
+@lru_cache(maxsize=4096)
+def _as_float32(least: float | None, most: float | None) -> tuple[np.float32, np.float32]:
+    low = -_LARGEST if least is None else least
+    high = _LARGEST if most is None else most
     return np.float32(max(low, -_LARGEST)), np.float32(min(high, _LARGEST))
 
 

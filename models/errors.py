@@ -19,9 +19,14 @@ TandemError
 │   ├── EntityNotFoundError        this entity has no vector
 │   ├── StoreUnavailableError      there is no store, or it does not answer
 │   └── StoreMismatchError         the vectors were packed for another contract
+├── ApiKeysError                API keys cannot be read, or would be needed
+├── ModelNotServedError         a service was asked for a model, or a version of it, that runs elsewhere
+├── PortTakenError              a service cannot listen where it is to
+├── ImageError                  a container image cannot be built, or is not there
 └── ServiceUnreachableError     the model's API does not answer
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +128,11 @@ class OnlineStoreError(TandemError):
 
 
 class EntityNotFoundError(OnlineStoreError):
-    """The online store has no vector for this entity."""
+    """The online store has no vector for this entity; `problems` names the key, where a request asked for it."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        self.problems = problems
+        super().__init__(message)
 
 
 class StoreUnavailableError(OnlineStoreError):
@@ -132,6 +141,22 @@ class StoreUnavailableError(OnlineStoreError):
 
 class StoreMismatchError(OnlineStoreError):
     """The vectors were packed for another contract."""
+
+
+class ApiKeysError(TandemError):
+    """API keys cannot be read, or would be needed."""
+
+
+class ModelNotServedError(TandemError):
+    """A service was asked for a model, or a version of it, that runs elsewhere."""
+
+
+class PortTakenError(TandemError):
+    """A service cannot listen where it is to."""
+
+
+class ImageError(TandemError):
+    """A container image cannot be built, or is not there."""
 
 
 class ServiceUnreachableError(TandemError):

@@ -7,7 +7,9 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from assets.metadata import table_key
+from assets.resources import Backends
 from models.declaration import Declaration
+from models.request_record import FINISHED, OPEN
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 def automation(declarations: Sequence[Declaration]) -> dg.Definitions:
     """Return the jobs and schedules of every model."""
     return dg.Definitions(
-        jobs=list(map(training_job, declarations)), schedules=list(map(nightly_schedule, declarations))
+        jobs=list(map(training_job, declarations)),
+        schedules=[schedule(model) for model in declarations for schedule in (nightly_schedule, requests_schedule)],
     )
 
 
@@ -52,5 +55,30 @@ def nightly_schedule(declaration: Declaration) -> dg.ScheduleDefinition:
     def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         day = context.scheduled_execution_time.astimezone(ZoneInfo(schedule.timezone)).date().isoformat()
         return dg.RunRequest(run_key=day, partition_key=day)
+
+    return _schedule
+
+
+def requests_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":
+    """Carry what the service has logged of its requests into Iceberg."""
+    selection = dg.AssetSelection.assets(table_key(declaration.requests_table))
+    return dg.define_asset_job(f"{declaration.name}_requests", selection, description=requests_job.__doc__)
+
+
+def requests_schedule(declaration: Declaration) -> dg.ScheduleDefinition:
+    """Every hour, when there are files of the request log; those of a killed worker too."""
+
+    @dg.schedule(
+        job=requests_job(declaration),
+        cron_schedule="15 * * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        name=f"{declaration.name}_requests_schedule",
+        description=f"Carries the logged requests of {declaration.name} into {declaration.requests_table}.",
+    )
+    def _schedule(backends: dg.ResourceParam[Backends]) -> dg.RunRequest | dg.SkipReason:
+        folder = backends.settings.request_log_of(declaration.name)
+        if not any(path.suffix in (FINISHED, OPEN) for path in folder.glob("*")):
+            return dg.SkipReason("No request was logged since the last run.")
+        return dg.RunRequest()
 
     return _schedule

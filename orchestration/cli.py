@@ -54,6 +54,32 @@ def serve(model: Annotated[str, typer.Argument(help="Name of the model.")] = "ch
 
 
 @app.command()
+def image(
+    model: Annotated[str, typer.Argument(help="Name of the model.")] = "churn",
+    name: Annotated[str, typer.Option(help="Name of the image: [registry/]repository[:tag].")] = "",
+) -> None:
+    """Build the container image of a model's newest Bento."""
+    from bento.build import find_bento
+    from bento.containerize import MOST_BYTES, containerize
+
+    settings = Settings()
+    built = containerize(find_bento(settings.bentoml_home, model), settings, name)
+    typer.echo(f"{built.name}  {built.bytes / 1e6:.0f} MB  {built.engine}  {built.id}")
+    if built.is_too_large:
+        most = f"{MOST_BYTES / 1e6:.0f} MB"
+        typer.echo(f"warning: more than {most}; `{built.engine} history {built.name}` says what is large", err=True)
+
+
+@app.command()
+def api_key(name: Annotated[str, typer.Argument(help="Who is to have it.")]) -> None:
+    """Make an API key: print it, once, and below it the line for TANDEM_API_KEYS_FILE."""
+    from bento.keys import new_key
+
+    for line in new_key(name):
+        typer.echo(line)
+
+
+@app.command()
 def check(
     path: Annotated[Path | None, typer.Argument(help="A declaration, or a folder of them.", exists=True)] = None,
 ) -> None:

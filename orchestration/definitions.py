@@ -22,8 +22,8 @@ def assemble(settings: Settings, loggers: Mapping[str, dg.LoggerDefinition] | No
         executor=dg.in_process_executor,  # steps share imports and memory; a process each would import for seconds
         loggers=loggers,
     )
-    made = (part(declarations) for part in (lifecycles, automation, jobs, sensors))
-    return dg.Definitions.merge(common, *made)
+    made = (part(declarations) for part in (automation, jobs, sensors))
+    return dg.Definitions.merge(common, lifecycles(declarations, settings.online_technology), *made)
 
 
 @dg.definitions

@@ -12,6 +12,8 @@ from shutil import which
 from signal import SIGKILL
 from typing import Any
 
+import pytest
+
 START_SECONDS = 120
 
 
@@ -47,8 +49,9 @@ class Server:
             )
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                pytest.fail(self.log.read_text())
             time.sleep(0.05)
 
     def kill(self) -> None:

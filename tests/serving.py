@@ -25,27 +25,27 @@ def free_port() -> int:
 
 @contextmanager
 def running(bento: BuiltBento, settings: Settings, port: int) -> Iterator[str]:
-    """Serve a Bento on a port; give its URL once it is ready."""
+    """Serve a Bento on a port; give its URL once it answers, with or without online features."""
     url = f"http://127.0.0.1:{port}"
     arguments, environment = serve_command(bento, settings, port)
     log = settings.home / f"api-{port}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(arguments, env=environment, stdout=file, stderr=file)
     try:
-        _wait_until_ready(url, process, log)
+        _wait_until_it_answers(url, process, log)
         yield url
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         try:
-            if httpx.get(f"{url}/readyz").status_code == httpx.codes.OK:
+            if httpx.get(f"{url}/livez").status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             time.sleep(0.1)

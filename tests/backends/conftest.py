@@ -6,6 +6,7 @@ import pytest
 
 from backends.lakehouse.catalog import Lakehouse
 from backends.settings import Settings
+from tests.redis_server import RedisServer, redis_server
 
 
 @pytest.fixture
@@ -17,3 +18,21 @@ def settings(tmp_path) -> Settings:
 def lake(settings) -> Iterator[Lakehouse]:
     with Lakehouse.open(settings) as lake:
         yield lake
+
+
+@pytest.fixture(scope="session")
+def _running_redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(_running_redis) -> RedisServer:
+    """An empty Redis."""
+    return _running_redis.emptied()
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def online_uri(request, tmp_path) -> str:
+    """Address of an empty online store, of each kind."""
+    return f"lmdb://{tmp_path}/online" if request.param == "lmdb" else request.getfixturevalue("redis").uri()

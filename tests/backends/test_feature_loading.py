@@ -31,8 +31,8 @@ CONTRACT = tiny_contract()
 
 
 @pytest.fixture
-def store(settings) -> OnlineStore:
-    return open_store(settings.online, CONTRACT.model)
+def store(online_uri) -> OnlineStore:
+    return open_store(online_uri, CONTRACT.model)
 
 
 def publish(lake: Lakehouse, **changes):
@@ -133,12 +133,12 @@ def test_a_time_column_that_is_missing_is_named(lake, store):
         load(lake, store, time_column="updated_at")
 
 
-def test_text_keys(lake, settings):
+def test_text_keys(lake, online_uri):
     contract = tiny_contract(entity_key_type="string")
     rows = with_column(customers(50), "customer_id", [f"Kunde-{i}-ß" for i in range(50)])
     write_files(lake, POPULATION, [rows])
     publish(lake, scorer=Scorer(tiny_onnx(contract)))
-    store = open_store(settings.online, contract.model)
+    store = open_store(online_uri, contract.model)
     load(lake, store, contract)
     found = store.get_many(contract, [f"Kunde-{i}-ß" for i in range(50)])
     assert found.missing == ()

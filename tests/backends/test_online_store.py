@@ -1,11 +1,13 @@
-"""The online store on a real folder: what is packed comes back, and a reader never sees half a load."""
+"""The online store, on a real folder and in a real Redis: what is packed comes back, and nobody sees half a load."""
 
+import asyncio
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from backends.online_store import LmdbStore, open_store
+from backends.online_store import OnlineStore, Vectors, open_store
+from backends.redis_store import loading
 from backends.settings import ROOT
 from backends.vectors import pack, pack_key, unpack, vector_dtype
 from models.contract import Contract, NumberFeature
@@ -26,6 +29,7 @@ from models.errors import (
     StoreUnavailableError,
     ValueRejectedError,
 )
+from tests.redis_server import RedisServer
 from tests.tiny_model import FEATURES, tiny_contract
 
 CONTRACT = tiny_contract()
@@ -40,13 +44,40 @@ def batch_of(keys, value: float = 0.0):
     return keys, rows_of(len(keys), value), np.full(len(keys), NOON)
 
 
-def generations(store_folder: Path) -> list[str]:
-    return sorted(entry.name for entry in (store_folder / CONTRACT.model).iterdir() if entry.is_dir())
+@dataclass(frozen=True)
+class Place:
+    """Where one store is, and a look behind its face."""
+
+    uri: str
+    redis: RedisServer | None
+
+    def open(self) -> OnlineStore:
+        return open_store(self.uri, CONTRACT.model)
+
+    def generations(self) -> list[str]:
+        """Return the generations of which anything is there."""
+        if self.redis is None:
+            folder = Path(self.uri.removeprefix("lmdb://")) / CONTRACT.model
+            return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        with self.redis.client() as client:
+            parts = [key.decode().split(":") for key in client.scan_iter()]
+        return sorted({part[2] for part in parts if len(part) == 4})
 
 
 @pytest.fixture
-def store(tmp_path) -> LmdbStore:
-    return open_store(f"lmdb://{tmp_path}", CONTRACT.model)
+def place(online_uri, request) -> Place:
+    return Place(online_uri, request.getfixturevalue("redis") if online_uri.startswith("redis") else None)
+
+
+@pytest.fixture
+def store(place) -> OnlineStore:
+    return place.open()
+
+
+@pytest.fixture
+def _quick_lock(monkeypatch) -> None:
+    """A lock in Redis that is renewed, and lost, five times as fast."""
+    monkeypatch.setattr(loading, "LOCK_SECONDS", 2)
 
 
 # --- vectors and keys -----------------------------------------------------------------------------------------------
@@ -152,6 +183,29 @@ def test_vectors_of_another_contract_are_an_error_and_never_a_score(store, featu
         store.get(other, 1)
 
 
+def test_an_event_loop_reads_what_a_thread_reads(store):
+    store.load(CONTRACT, [batch_of(np.arange(30), 4)], {})
+
+    async def read() -> list[Vectors]:
+        several = [store.get_many_async(CONTRACT, keys) for keys in ([1], [99, 2], list(range(30)), [])]
+        found = await asyncio.gather(*several)
+        await store.aclose()
+        return [*found, await store.get_many_async(CONTRACT, [1]), await store.aclose()]
+
+    one, two, all_of_them, none, again, _ = asyncio.run(read())
+    assert one.rows.numbers.tolist() == again.rows.numbers.tolist() == [[4, 4, 4]]
+    assert (two.missing, len(two.rows)) == ((0,), 1)
+    assert all_of_them.rows.numbers.tobytes() == store.get_many(CONTRACT, list(range(30))).rows.numbers.tobytes()
+    assert (len(none.rows), none.missing) == (0, ())
+
+
+def test_more_keys_than_one_command_takes(store):
+    store.load(CONTRACT, [batch_of(np.arange(0, 5000, 2), 4)], {})
+    vectors = store.get_many(CONTRACT, list(range(5000)))
+    assert vectors.missing == tuple(range(1, 5000, 2))
+    assert len(vectors.rows) == 2500
+
+
 def test_without_a_load_there_is_no_store(store, tmp_path):
     with pytest.raises(StoreUnavailableError, match="Materialize tiny/online_features"):
         store.get(CONTRACT, 1)
@@ -181,18 +235,19 @@ def test_an_unknown_scheme_is_refused_without_showing_its_password():
         ([(np.array([1, 2]), rows_of(2), np.full(1, NOON))], ValueError, "2 keys, 2 rows and 1 event times"),
     ],
 )
-def test_a_load_that_fails_leaves_the_old_vectors_and_nothing_else(store, tmp_path, batches, error, words):
+def test_a_load_that_fails_leaves_the_old_vectors_and_nothing_else(store, place, batches, error, words):
     first = store.load(CONTRACT, [batch_of(np.array([1]), 8)], {})
     with pytest.raises(error, match=words):
         store.load(CONTRACT, batches, {})
     assert store.get(CONTRACT, 1).rows.numbers[0, 0] == 8
-    assert generations(tmp_path) == [first.generation]
+    assert place.generations() == [first.generation]
 
 
-def test_a_second_loader_is_told_to_wait(store, tmp_path):
+@pytest.mark.usefixtures("_quick_lock")
+def test_a_second_loader_is_told_to_wait(store, place):
     def batches():
         with pytest.raises(OnlineStoreError, match="being loaded by another process"):
-            LmdbStore(tmp_path, CONTRACT.model).load(CONTRACT, [batch_of(np.array([1]))], {})
+            place.open().load(CONTRACT, [batch_of(np.array([1]))], {})
         yield batch_of(np.array([1]), 3)
 
     store.load(CONTRACT, batches(), {})
@@ -202,8 +257,8 @@ def test_a_second_loader_is_told_to_wait(store, tmp_path):
 # --- generations ----------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_follows_a_new_generation_and_the_old_one_goes(store, tmp_path):
-    reader = LmdbStore(tmp_path, CONTRACT.model)
+def test_a_reader_follows_a_new_generation_and_the_old_one_goes(store, place):
+    reader = place.open()
     store.load(CONTRACT, [batch_of(np.array([1]), 1)], {})
     assert reader.get(CONTRACT, 1).rows.numbers[0, 0] == 1
     second = store.load(CONTRACT, [batch_of(np.array([1]), 2)], {})
@@ -211,16 +266,25 @@ def test_a_reader_follows_a_new_generation_and_the_old_one_goes(store, tmp_path)
     while reader.get(CONTRACT, 1).rows.numbers[0, 0] == 1:
         assert time.monotonic() < deadline
     assert reader.describe()["generation"] == second.generation
-    assert generations(tmp_path) == [second.generation]
+    assert place.generations() == [second.generation]
 
 
-def test_readers_in_other_threads_always_see_one_whole_generation(store, tmp_path):
+def test_an_entity_that_left_is_gone(store):
+    store.load(CONTRACT, [batch_of(np.arange(40))], {})
+    store.load(CONTRACT, [batch_of(np.arange(0, 40, 2), 1)], {})
+    deadline = time.monotonic() + 10
+    while store.get(CONTRACT, 0).rows.numbers[0, 0] == 0:
+        assert time.monotonic() < deadline
+    assert store.get_many(CONTRACT, list(range(40))).missing == tuple(range(1, 40, 2))
+
+
+def test_readers_in_other_threads_always_see_one_whole_generation(store, place):
     keys = list(range(50))
     store.load(CONTRACT, [batch_of(np.array(keys), 0)], {})
     stop, seen = threading.Event(), set()
 
     def read() -> None:
-        reader = LmdbStore(tmp_path, CONTRACT.model)
+        reader = place.open()
         while not stop.is_set():
             values = set(reader.get_many(CONTRACT, keys).rows.numbers[:, 0].tolist())
             assert len(values) == 1
@@ -243,37 +307,50 @@ ENDLESS_LOAD = """
 import sys, time
 import numpy as np
 from backends.online_store import open_store
+from backends.redis_store import loading
 from models.encoding import Encoded
 from tests.tiny_model import tiny_contract
+
+loading.LOCK_SECONDS = 2
+store = open_store(sys.argv[1], "tiny")
 
 def batches():
     rows = Encoded(np.full((2, 3), 9, np.float32), np.zeros((2, 2), np.int32))
     yield np.array([1, 2]), rows, np.zeros(2, "datetime64[ms]")
+    if sys.argv[1].startswith("lmdb"):
+        endure()
+
+def endure(*_):
     print("loading", flush=True)
     time.sleep(600)
 
-open_store(sys.argv[1], "tiny").load(tiny_contract(), batches(), {})
+loading.Loader._switch = endure  # all of it is written to Redis, and nobody is told
+store.load(tiny_contract(), batches(), {})
 """
 
 
-def test_a_loader_killed_in_the_middle_leaves_the_old_generation_and_the_next_load_tidies_up(store, tmp_path):
+@pytest.mark.usefixtures("_quick_lock")
+def test_a_loader_killed_in_the_middle_leaves_the_old_generation_and_the_next_load_tidies_up(store, place, tmp_path):
     first = store.load(CONTRACT, [batch_of(np.array([1]), 1)], {})
-    command = [sys.executable, "-c", ENDLESS_LOAD, f"lmdb://{tmp_path}"]
-    with subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as loader:
+    command = [sys.executable, "-c", ENDLESS_LOAD, place.uri]
+    (spools := tmp_path / "spools").mkdir()
+    environment = {"PYTHONPATH": str(ROOT), "TMPDIR": str(spools)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as loader:
         assert loader.stdout.readline() == b"loading\n"
         loader.send_signal(signal.SIGKILL)
-    assert len(generations(tmp_path)) == 2
-    assert LmdbStore(tmp_path, CONTRACT.model).describe()["generation"] == first.generation
+    assert len(place.generations()) == 2
+    assert list(spools.iterdir()) == []
+    assert place.open().describe()["generation"] == first.generation
     third = store.load(CONTRACT, [batch_of(np.array([1]), 3)], {})
-    assert generations(tmp_path) == [third.generation]
+    assert place.generations() == [third.generation]
 
 
-def test_models_do_not_share_vectors(tmp_path):
+def test_models_do_not_share_vectors(place):
     other = tiny_contract(model="other")
     for contract, value in ((CONTRACT, 1), (other, 2)):
-        open_store(f"lmdb://{tmp_path}", contract.model).load(contract, [batch_of(np.array([1]), value)], {})
+        open_store(place.uri, contract.model).load(contract, [batch_of(np.array([1]), value)], {})
 
     def value_of(contract: Contract) -> float:
-        return open_store(f"lmdb://{tmp_path}", contract.model).get(contract, 1).rows.numbers[0, 0]
+        return open_store(place.uri, contract.model).get(contract, 1).rows.numbers[0, 0]
 
     assert [value_of(CONTRACT), value_of(other)] == [1, 2]

@@ -25,9 +25,13 @@ STALE_KEY = 199
 
 @dataclass(frozen=True)
 class Served:
-    """A running service and everything that went into it; `rows[i]` are the features of customer i."""
+    """A running service and everything that went into it; `rows[i]` are the features of customer i.
+
+    It answers gRPC at the address `grpc`; services that tests start with `settings` do not.
+    """
 
     url: str
+    grpc: str
     bento: BuiltBento
     settings: Settings
     contract: Contract
@@ -73,5 +77,6 @@ def served(bento, onnx, lineage, settings) -> Iterator[Served]:
     event_times[STALE_KEY] = STALE
     batch = np.arange(200), encode_rows(contract, rows), event_times
     open_store(settings.online, "tiny").load(contract, [batch], {"source_snapshot": "4211"})
-    with running(bento, settings, free_port()) as url:
-        yield Served(url, bento, settings, contract, onnx, lineage, rows)
+    grpc_port = free_port()
+    with running(bento, settings.model_copy(update={"grpc_port": grpc_port}), free_port()) as url:
+        yield Served(url, f"127.0.0.1:{grpc_port}", bento, settings, contract, onnx, lineage, rows)

@@ -1,6 +1,7 @@
 """From a request to an answer, without a server."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,8 +123,11 @@ def test_what_does_not_fit_is_named(predictor, request_body, fields):
 
 
 def test_an_unknown_entity_is_not_scored(predictor):
-    with pytest.raises(EntityNotFoundError, match="customer_id 99"):
+    with pytest.raises(EntityNotFoundError, match="customer_id 99") as not_found:
         predictor.predict({"customer_id": 99})
+    (problem,) = not_found.value.problems
+    assert (problem.field, problem.value) == ("customer_id", 99)
+    assert problem.remedy in str(not_found.value)
 
 
 @pytest.mark.parametrize("age_hours", [48.1, None])
@@ -148,6 +152,103 @@ def test_a_model_of_another_contract_does_not_read_the_vectors(tmp_path, predict
         other.predict({"client_id": 1})
 
 
+MIXED: list[Any] = [
+    {"customer_id": 2},
+    {"customer_id": 99},
+    {"features": COMPLETE},
+    {"customer_id": 1, "features": {"plan": "pro", "age_years": None}},
+    {"customer_id": 1, "features": {"balance": 1e9, "plam": "pro"}},
+    {"customer_id": 0, "features": COMPLETE},
+    {"features": {"balance": 1}},
+    "customer 7",
+    {"customer_id": 2},
+    {"customer_id": "7"},
+]
+
+
+def test_many_are_answered_as_each_would_be_alone_and_errors_stand_in_their_rows_place(predictor):
+    outcomes = predictor.predict_many(MIXED)
+    for row, (request, outcome) in enumerate(zip(MIXED, outcomes, strict=True)):
+        if isinstance(outcome, dict):
+            assert outcome == predictor.predict(request)
+            continue
+        with pytest.raises(type(outcome)) as alone:
+            predictor.predict(request)
+        placed = [(f"{p.field}[{row}]", p.value, p.message, p.remedy) for p in alone.value.problems]
+        assert [(p.field, p.value, p.message, p.remedy) for p in outcome.problems] == placed
+    assert [row for row, outcome in enumerate(outcomes) if not isinstance(outcome, dict)] == [1, 4, 6, 7, 9]
+    assert outcomes[3]["probability"] == score_of(predictor, ROWS[1] | {"plan": "pro", "age_years": None})
+    assert outcomes[0] == outcomes[8]
+
+
+def test_what_all_rows_share_can_be_left_out(predictor):
+    (row,), (answer,) = predictor.predict_rows([{"customer_id": 1}]), predictor.predict_many([{"customer_id": 1}])
+    assert row.keys().isdisjoint(predictor.facts)
+    assert row | predictor.facts == answer
+
+
+def test_many_scores_are_the_scorers_own_float32(tmp_path):
+    predictor, rows = predictor_of(tmp_path), tiny_rows(tiny_contract(), 1000)
+    expected = predictor.scorer.score(encode_rows(predictor.contract, rows))
+    outcomes = predictor.predict_many([{"features": row} for row in rows])
+    np.testing.assert_array_equal(np.float32([outcome["probability"] for outcome in outcomes]), expected)
+    assert [outcome["decision"] for outcome in outcomes] == predictor.scorer.decide(expected).tolist()
+
+
+@pytest.mark.parametrize("rows", [0, 4])
+def test_no_rows_and_too_many_are_refused_with_the_limit(tmp_path, rows):
+    predictor = predictor_of(tmp_path, api=Api(batch_limit=3))
+    assert len(predictor.predict_many([{"customer_id": 1}] * 3)) == 3
+    with pytest.raises(ValueRejectedError, match=rf"rows: .* \(value: {rows}\)\. Send 1 to 3 rows\."):
+        predictor.predict_many([{"customer_id": 1}] * rows)
+
+
+def test_many_need_a_store_only_when_one_of_them_does(tmp_path):
+    contract = tiny_contract()
+    store = open_store(f"lmdb://{tmp_path}/nothing", "tiny")
+    scorer = Scorer(tiny_onnx(contract))
+    predictor = Predictor(scorer, store, Lineage(model="tiny", version="7", sha256=scorer.sha256))
+    assert len(predictor.predict_many([{"features": COMPLETE}, {"customer_id": 4, "features": COMPLETE}])) == 2
+    with pytest.raises(StoreUnavailableError):
+        predictor.predict_many([{"features": COMPLETE}, {"customer_id": 4}])
+
+
+def test_old_features_are_refused_row_by_row(tmp_path):
+    predictor = predictor_of(tmp_path, NOW - np.timedelta64(49, "h"), api=Api(stale_features="refuse"))
+    old, sent = predictor.predict_many([{"customer_id": 1}, {"features": COMPLETE}])
+    assert isinstance(old, OnlineStoreError)
+    assert sent["probability"] == score_of(predictor, COMPLETE)
+    assert (sent["features_as_of"], sent["features_stale"]) == (None, False)
+
+
+def test_a_change_of_one_row_does_not_touch_the_others(predictor):
+    changed, same = predictor.predict_many([{"customer_id": 1, "features": {"plan": "pro"}}, {"customer_id": 1}])
+    assert same["probability"] == score_of(predictor, ROWS[1])
+    assert changed["probability"] == score_of(predictor, ROWS[1] | {"plan": "pro"})
+    assert predictor.predict({"customer_id": 1}) == same | predictor.facts
+
+
+def test_text_keys_are_asked_for_by_name(tmp_path):
+    contract = tiny_contract(entity_key="iban", entity_key_type="string")
+    scorer = Scorer(tiny_onnx(contract))
+    store = open_store(f"lmdb://{tmp_path}", "tiny")
+    store.load(contract, [(["DE1", "FR2", "ñ3"], encode_rows(contract, ROWS), np.full(3, NOW))], {})
+    predictor = Predictor(scorer, store, Lineage(model="tiny", version="7", sha256=scorer.sha256))
+    assert predictor.predict({"iban": "ñ3"})["probability"] == score_of(predictor, ROWS[2])
+    predictor.rehearse()
+
+
+def test_a_rehearsal_tells_whether_keys_can_be_answered(tmp_path, predictor):
+    predictor.rehearse()
+    contract = tiny_contract(entity_key="client_id")
+    scorer = Scorer(tiny_onnx(contract))
+    lineage = Lineage(model="tiny", version="8", sha256=scorer.sha256)
+    with pytest.raises(StoreMismatchError, match="Materialize tiny/online_features"):
+        Predictor(scorer, predictor.store, lineage).rehearse()
+    with pytest.raises(StoreUnavailableError):
+        Predictor(scorer, open_store(f"lmdb://{tmp_path}/nothing", "tiny"), lineage).rehearse()
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -162,8 +263,9 @@ def test_a_model_of_another_contract_does_not_read_the_vectors(tmp_path, predict
 def test_errors_have_a_status_and_one_form(error, status):
     assert status_of(error) == status
     body = body_of(error)["error"]
-    assert set(body) == {"type", "message", "fields"}
-    assert body["type"] == type(error).__name__
+    assert set(body) == {"status", "type", "message", "fields"}
+    assert body["status"] == status
+    assert body["type"] == ("ServiceError" if status == 500 else type(error).__name__)
     assert "/secret" not in json.dumps(body)
     if status == 422:
         assert body["fields"] == [{"field": "plan", "value": 3, "message": "is not a text", "remedy": "Give a text."}]

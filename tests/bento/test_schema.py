@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from bento.schema import answer_model, request_model
-from models.contract import CategoryFeature, NumberFeature
+from bento.schema import answer_model, answers_model, request_model, requests_model
+from models.contract import Api, CategoryFeature, NumberFeature
 from tests.tiny_model import tiny_contract
 
 
@@ -17,7 +17,7 @@ def test_the_request_has_each_feature_with_its_bounds():
     assert features["tenure_months"]["description"] == "Months since the first contract. Needed without a key."
     assert {"type": "null"} in features["age_years"]["anyOf"]
     assert "anyOf" not in features["balance"]
-    assert features["plan"]["type"] == "string"
+    assert [kind["type"] for kind in features["plan"]["anyOf"]] == ["string", "integer", "boolean"]
     assert "basic, plus, pro" in features["plan"]["description"]
 
 
@@ -35,3 +35,11 @@ def test_keys_are_typed_as_the_contract_says():
     )
     for model in (request_model(contract), answer_model(contract)):
         assert "string" in str(model.model_json_schema()["properties"]["iban"])
+
+
+def test_many_rows_are_described_with_their_limit():
+    contract = tiny_contract(api=Api(batch_limit=7))
+    rows = requests_model(contract).model_json_schema()["properties"]["rows"]
+    assert (rows["minItems"], rows["maxItems"]) == (1, 7)
+    row = answers_model(contract).model_json_schema()["properties"]["predictions"]["items"]
+    assert len(row["anyOf"]) == 2  # a score or an error

@@ -9,6 +9,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
+import jsonschema
 import numpy as np
 import pytest
 
@@ -49,6 +50,10 @@ def test_an_answer_says_which_model_scored_which_features(served, client):
 def test_lineage_names_every_run_and_snapshot(served, client):
     lineage = client.lineage()
     online = lineage.pop("online_features")
+    assert lineage.pop("bento") == served.bento.tag
+    assert lineage.pop("request_id")
+    assert lineage.pop("online_store") == "lmdb"
+    assert f"127.0.0.1:{lineage.pop('grpc_port')}" == served.grpc
     assert lineage == served.lineage.model_dump()
     assert (online["source_snapshot"], online["rows"]) == ("4211", "200")
 
@@ -56,7 +61,7 @@ def test_lineage_names_every_run_and_snapshot(served, client):
 @pytest.mark.parametrize(
     ("body", "status", "kind", "field"),
     [
-        (b'{"customer_id": 999}', 404, "EntityNotFoundError", None),
+        (b'{"customer_id": 999}', 404, "EntityNotFoundError", "customer_id"),
         (b'{"customer_id": 1.5}', 422, "ValueRejectedError", "customer_id"),
         (b'{"customer_id": 1, "features": {"balance": 1e400}}', 422, "ValueRejectedError", "balance"),
         (b'{"customer_id": 1, "features": {"age_years": 3}}', 422, "ValueRejectedError", "age_years"),
@@ -65,6 +70,9 @@ def test_lineage_names_every_run_and_snapshot(served, client):
         (b"\xff\xfe", 422, "ValueRejectedError", "request"),
         (b"", 422, "ValueRejectedError", "request"),
         (b"[" * 10_000, 422, "ValueRejectedError", "request"),
+        (b"9" * 10_000, 422, "ValueRejectedError", "request"),
+        (b'{"customer_id": ' + b"9" * 4_000 + b"}", 422, "ValueRejectedError", "customer_id"),
+        (b'{"customer_id": "\\ud800"}', 422, "ValueRejectedError", "request"),
     ],
 )
 def test_errors_have_one_form_and_name_the_field(served, body, status, kind, field):
@@ -72,7 +80,9 @@ def test_errors_have_one_form_and_name_the_field(served, body, status, kind, fie
     assert response.status_code == status
     error = json.loads(response.content, parse_constant=pytest.fail)["error"]
     assert error["type"] == kind
-    assert [problem["field"] for problem in error["fields"]] == ([field] if field else [])
+    assert error["status"] == status
+    assert [problem["field"] for problem in error["fields"]] == [field]
+    assert all(problem["remedy"] in error["message"] for problem in error["fields"])
     assert "Traceback" not in response.text
     assert str(served.settings.home) not in response.text
 
@@ -87,28 +97,161 @@ def test_without_a_store_keys_answer_503_and_features_still_score(served, client
         with pytest.raises(OnlineStoreError, match="Materialize tiny/online_features"):
             client.predict({"customer_id": 1})
         assert client.predict({"features": served.rows[1]})["probability"] > 0
+        with pytest.raises(OnlineStoreError):
+            client.predict_many([{"features": served.rows[1]}, {"customer_id": 1}])
         assert client.lineage()["online_features"] is None
-        assert httpx.get(f"{served.url}/readyz").status_code == 200
+        ready = httpx.get(f"{served.url}/readyz")
+        assert (ready.status_code, ready.headers["Retry-After"]) == (503, "1")
+        assert ready.json()["error"]["type"] == "StoreUnavailableError"
+        assert httpx.get(f"{served.url}/livez").status_code == 200
     finally:
         store.with_name("gone").rename(store)
     assert client.predict({"customer_id": 1})["customer_id"] == 1
+    assert httpx.get(f"{served.url}/readyz").json()["ready"] is True
 
 
-def test_the_openapi_document_names_the_features_and_their_bounds(served):
+def test_many_are_scored_like_one_and_errors_stand_in_their_rows_place(served, client):
+    expected = Scorer(served.onnx).score(encode_rows(served.contract, served.rows))
+    by_key = client.predict_many([{"customer_id": i} for i in range(200)])
+    by_features = client.predict_many([{"features": row} for row in served.rows])
+    for answers in (by_key, by_features):
+        np.testing.assert_array_equal(np.float32([answer["probability"] for answer in answers]), expected)
+    rows = [{"customer_id": 1}, {"customer_id": 999}, {"features": {"plan": 3.5}}, {"customer_id": 2}]
+    first, unknown, wrong, last = client.predict_many(rows)
+    assert (first, last) == (
+        by_key[1] | {"request_id": first["request_id"]},
+        by_key[2] | {"request_id": first["request_id"]},
+    )
+    assert isinstance(unknown, EntityNotFoundError)
+    assert isinstance(wrong, ContractError)
+    answer = httpx.post(f"{served.url}/predict_many", json={"rows": rows}).json()
+    assert (answer["errors"], answer["model_sha256"]) == (2, served.lineage.sha256)
+    fields = [problem["field"] for row in (1, 2) for problem in answer["predictions"][row]["error"]["fields"]]
+    assert fields == ["customer_id[1]", "tenure_months[2]", "balance[2]", "plan[2]"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "remedy"),
+    [
+        ({"rows": []}, "rows", "Send 1 to 1000 rows."),
+        ({"rows": [{}] * 1001}, "rows", "Send 1 to 1000 rows."),
+        ({"rows": {"customer_id": 1}}, "rows", "each row like a request"),
+        ({"customer_id": 1}, "customer_id", "each row like a request"),
+        ([{"customer_id": 1}], "request", "each row like a request"),
+    ],
+)
+def test_many_rows_of_a_wrong_form_or_number_are_refused(served, body, field, remedy):
+    response = httpx.post(f"{served.url}/predict_many", json=body)
+    assert response.status_code == 422
+    (problem,) = response.json()["error"]["fields"]
+    assert problem["field"] == field
+    assert remedy in problem["remedy"]
+
+
+def test_every_answer_has_the_requests_id_and_says_which_model_answered(served):
+    sent = {"X-Request-ID": "order 66/a"}
+    for method, path, body in (
+        ("POST", "/predict", b'{"customer_id": 1}'),
+        ("POST", "/predict_many", b'{"rows": [{"customer_id": 1}]}'),
+        ("POST", "/predict", b"{}"),
+        ("GET", "/predict", b""),
+        ("GET", "/lineage", b""),
+        ("GET", "/readyz", b""),
+    ):
+        response = httpx.request(method, served.url + path, content=body, headers=sent)
+        assert response.headers["X-Request-ID"] == response.json()["request_id"] == "order 66/a"
+        shown = [response.headers[name] for name in ("X-Model", "X-Model-Version", "X-Model-Sha256")]
+        assert shown == ["tiny", "3", served.lineage.sha256]
+
+
+@pytest.mark.parametrize("sent", ["", "a" * 129, "tab\there", b"\xc3\xa9"])
+def test_an_id_that_cannot_be_shown_is_replaced(served, sent):
+    ids = {httpx.get(f"{served.url}/lineage", headers={"X-Request-ID": sent}).headers["X-Request-ID"] for _ in range(2)}
+    assert len(ids) == 2
+    assert all(len(made) == 32 and made.isalnum() for made in ids)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content_type", "status", "kind", "field"),
+    [
+        ("GET", "/nothing", "application/json", 404, "NotFound", "path"),
+        ("POST", "/", "application/json", 405, "MethodNotAllowed", "method"),
+        ("GET", "/predict", "application/json", 405, "MethodNotAllowed", "method"),
+        ("DELETE", "/lineage", "application/json", 405, "MethodNotAllowed", "method"),
+        ("POST", "/readyz", "application/json", 405, "MethodNotAllowed", "method"),
+        ("POST", "/predict", "text/csv", 415, "UnsupportedMediaType", "Content-Type"),
+        ("POST", "/predict", "application/vnd.bentoml+pickle", 415, "UnsupportedMediaType", "Content-Type"),
+        ("POST", "/predict_many", "application/x-www-form-urlencoded", 415, "UnsupportedMediaType", "Content-Type"),
+    ],
+)
+def test_a_wrong_path_method_or_media_type_is_refused_in_the_same_form(
+    served, method, path, content_type, status, kind, field
+):
+    response = httpx.request(
+        method, served.url + path, content=b'{"customer_id": 1}', headers={"Content-Type": content_type}
+    )
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert (error["status"], error["type"]) == (status, kind)
+    assert [problem["field"] for problem in error["fields"]] == [field]
+    assert error["fields"][0]["remedy"]
+    if status == 405:
+        assert response.headers["Allow"]
+
+
+@pytest.mark.parametrize("content_type", [None, "application/json; charset=utf-8", "Application/LD+JSON"])
+def test_json_by_any_of_its_names_is_taken(served, content_type):
+    headers = {"Content-Type": content_type} if content_type else {}
+    response = httpx.post(f"{served.url}/predict", content=b'{"customer_id": 1}', headers=headers)
+    assert response.status_code == 200
+
+
+def test_the_openapi_document_describes_requests_answers_and_errors(served):
     document = httpx.get(f"{served.url}/docs.json").json()
-    assert document["info"]["title"] == "tiny"
-    features = document["components"]["schemas"]["Features"]["properties"]
+    assert (document["openapi"], document["info"]["title"]) == ("3.1.0", "tiny")
+    assert document["info"]["version"] == served.bento.tag.partition(":")[2]
+    schemas = document["components"]["schemas"]
+    features = schemas["Features"]["properties"]
     assert list(features) == list(served.contract.features)
     assert (features["balance"]["minimum"], features["balance"]["maximum"]) == (-10_000, 10_000)
-    answer = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
-    assert {"probability", "model_sha256", "features_as_of"} <= set(answer["properties"])
+    assert {"type": "null"} in features["age_years"]["anyOf"]
+    for path in ("/predict", "/predict_many"):
+        assert set(document["paths"][path]["post"]["responses"]) >= {"200", "401", "405", "413", "415", "422", "503"}
+    written = (served.bento.path / "apis/openapi.yaml").read_text()
+    assert "/predict_many" in written
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "body"),
+    [
+        ("/predict", "Prediction", {"customer_id": 1}),
+        ("/predict", "Prediction", {"features": {"tenure_months": 1, "balance": 2, "plan": "pro"}}),
+        ("/predict", "Failure", {"customer_id": 1, "features": {"plam": None}}),
+        ("/predict_many", "Predictions", {"rows": [{"customer_id": 1}, {"customer_id": 999}, 7]}),
+        ("/predict_many", "Failure", {"rows": 1}),
+        ("/lineage", "Failure", {}),  # a wrong method
+    ],
+)
+def test_answers_are_as_the_openapi_document_says(served, path, name, body):
+    components = httpx.get(f"{served.url}/docs.json").json()["components"]
+    schema = {"$ref": f"#/components/schemas/{name}", "components": components}
+    answer = httpx.post(served.url + path, json=body).json()
+    jsonschema.validate(answer, schema)
+
+
+def test_the_openapi_page_loads_nothing_from_elsewhere(served):
+    page = httpx.get(f"{served.url}/")
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    assert httpx.get(f"{served.url}/static_content/swagger-ui-bundle.js").status_code == 200
 
 
 BENTOML_CLIENT = """
 import json, sys, bentoml
 
 with bentoml.SyncHTTPClient(sys.argv[1]) as client:
-    print(json.dumps(client.predict({"customer_id": 1, "features": {"plan": "pro"}})))
+    one = client.predict({"customer_id": 1, "features": {"plan": "pro"}})
+    many = client.predict_many({"rows": [{"customer_id": 1}, {"customer_id": 999}]})
+    print(json.dumps([one, many]))
 """
 
 
@@ -116,8 +259,10 @@ def test_bentomls_own_routes_and_client_work(served, client):
     for route in ("/livez", "/readyz", "/healthz", "/metrics", "/"):
         assert httpx.get(f"{served.url}{route}").status_code == 200, route
     assert 'le="0.001"' in httpx.get(f"{served.url}/metrics").text
-    answer = subprocess.check_output([sys.executable, "-c", BENTOML_CLIENT, served.url], text=True)
-    assert json.loads(answer) == client.predict({"customer_id": 1, "features": {"plan": "pro"}})
+    one, many = json.loads(subprocess.check_output([sys.executable, "-c", BENTOML_CLIENT, served.url], text=True))
+    assert one == client.predict({"customer_id": 1, "features": {"plan": "pro"}}) | {"request_id": one["request_id"]}
+    assert many["predictions"][0]["probability"] == client.predict({"customer_id": 1})["probability"]
+    assert many["predictions"][1]["error"]["type"] == "EntityNotFoundError"
 
 
 def test_the_client_raises_the_domains_errors(client):
@@ -130,8 +275,8 @@ def test_the_client_raises_the_domains_errors(client):
         pytest.raises(ServiceUnreachableError, match="make ser"),
     ):
         nobody.lineage()
-    with ApiClient(f"{client.url}/metrics") as stranger, pytest.raises(ServiceUnreachableError, match="status 404"):
-        stranger.lineage()
+    with ApiClient(f"{client.url}/metrics") as astray, pytest.raises(ServiceUnreachableError, match="/metrics/lin"):
+        astray.lineage()
 
 
 def test_json_of_another_service_is_no_lineage(tmp_path):
@@ -144,6 +289,11 @@ def test_json_of_another_service_is_no_lineage(tmp_path):
             pytest.raises(ServiceUnreachableError, match="not by a Tandem service"),
         ):
             stranger.lineage()
+        with (
+            ApiClient(stranger.url) as stranger,
+            pytest.raises(ServiceUnreachableError, match="status 501 and no JSON"),
+        ):
+            stranger.predict({})
         server.shutdown()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.contract import CategoryFeature, Contract, Feature, NumberFeature
@@ -101,6 +101,7 @@ def test_integers_and_booleans_are_categories_too(whole: list[int | None], flags
     ]
 
 
+@settings(deadline=None)  # of hypothesis, which a busy machine misses
 @given(st.integers(0, 2**32), st.integers(0, 30))
 @example(0, 0)
 def test_whole_rows_agree_whatever_else_the_table_holds(seed: int, rows: int):

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator  # what the daemon ticks by
 
+from assets.resources import Backends
 from orchestration.automation import nightly_schedule
 from orchestration.definitions import assemble
 from tests.lives import TINY, declare
@@ -77,3 +78,20 @@ def test_training_ends_with_the_bento_and_the_night_with_the_proof(definitions):
     assert steps["tiny_training"] == {f"tiny__{stage}" for stage in stages}
     proof = "tiny__api_api_agrees_with_gold"
     assert steps["tiny_nightly"] == {"gold__tiny_predictions", "tiny__online_features", proof}
+
+
+def test_logged_requests_are_carried_away_each_hour_when_there_are_any(home, definitions):
+    schedule = definitions.resolve_schedule_def("tiny_requests_schedule")
+    assert (schedule.cron_schedule, schedule.default_status) == ("15 * * * *", dg.DefaultScheduleStatus.RUNNING)
+    assert {node.name for node in definitions.resolve_job_def("tiny_requests").nodes} == {"silver__tiny_requests"}
+    folder = home.request_log_of("tiny")
+    for file, requests in ((None, 0), ("bad", 0), ("of a killed worker.open", 1), ("complete.jsonl", 1)):
+        if file:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / file).touch()
+        with dg.build_schedule_context(
+            scheduled_execution_time=datetime(2026, 11, 21, 2, 15, tzinfo=UTC),
+            repository_def=definitions.get_repository_def(),
+            resources={"backends": Backends(home)},
+        ) as context:
+            assert len(schedule.evaluate_tick(context).run_requests) == requests, file

@@ -1,0 +1,108 @@
+"""Who is taken and who is refused, in a loop whose clock stands still unless it works."""
+
+import random
+
+import pytest
+
+from bento.admission import FEW, PATIENCE, Admission
+
+EACH = 0.0005  # seconds of work for an answer
+REFUSAL = 0.00004
+LONGEST_WAIT = 0.006
+
+
+class Loop:
+    """An event loop's turns: what has arrived is read and taken or refused, then the taken are answered."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.admission = Admission(LONGEST_WAIT, lambda: self.now, random.Random(7).random)
+
+    def turn(self, callers: int, work: float = EACH) -> list[bool]:
+        """Return for each caller, in the order of reading, whether it was taken."""
+        taken = []
+        for _ in range(callers):
+            taken.append(self.admission.take())
+            self.now += 0 if taken[-1] else REFUSAL
+        for _ in range(sum(taken)):
+            self.now += work
+            self.admission.done()
+        assert self.admission.waiting == 0
+        return taken
+
+    def run(self, rate: float, seconds: float) -> tuple[list[list[bool]], list[float]]:
+        """Let callers arrive at a rate; return who was taken in each turn, and how long each turn took."""
+        end, turns, lengths, owed = self.now + seconds, [], [], 1.0
+        while self.now < end:
+            began = self.now
+            turns.append(self.turn(int(owed)))
+            self.now += 0.00005
+            lengths.append(self.now - began)
+            owed = owed - int(owed) + rate * lengths[-1]
+        return turns, lengths
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+def test_nobody_is_refused_below_the_limit(loop):
+    turns, _ = loop.run(rate=0.9 / EACH, seconds=5)
+    assert all(all(taken) for taken in turns)
+
+
+def test_a_few_callers_are_never_refused_however_slow_it_is(loop):
+    for _ in range(1000):
+        assert all(loop.turn(FEW, work=0.1))
+
+
+def test_a_burst_is_answered_whole(loop):
+    for _ in range(3):
+        assert all(loop.turn(int(PATIENCE / EACH)))
+        loop.now += 1  # it is quiet again
+        assert all(loop.turn(1))
+
+
+def test_a_burst_beyond_all_patience_is_cut(loop):
+    taken = loop.turn(1000)
+    assert taken.count(False) > 500
+    assert taken.index(False) >= PATIENCE / EACH
+
+
+@pytest.mark.parametrize("times", [1.5, 3, 6])
+def test_a_standing_queue_is_kept_short_and_the_surplus_is_refused(loop, times):
+    loop.run(times / EACH, seconds=4 * PATIENCE)
+    turns, lengths = loop.run(times / EACH, seconds=5)
+    assert max(lengths) < 4 * LONGEST_WAIT
+    assert sorted(lengths)[len(lengths) // 2] < 1.5 * LONGEST_WAIT
+    assert sum(sum(taken) for taken in turns) > 0.3 * 5 / EACH
+
+
+def test_who_is_read_last_has_the_same_chance(loop):
+    loop.run(3 / EACH, seconds=1)
+    turns, _ = loop.run(3 / EACH, seconds=20)
+    first = sum(taken[1] for taken in turns if len(taken) > 3)  # the very first is always taken: nobody waits then
+    last = sum(taken[-1] for taken in turns if len(taken) > 3)
+    assert 0.8 < last / first < 1.25
+
+
+def test_after_an_overload_everybody_is_taken_at_once(loop):
+    loop.run(3 / EACH, seconds=2)
+    loop.now += 0.005
+    for _ in range(100):
+        assert all(loop.turn(3))
+        loop.now += 0.002
+    assert all(loop.turn(int(PATIENCE / EACH / 2)))  # and a burst is a burst again
+
+
+def test_one_long_request_does_not_make_the_next_ones_wait_for_their_turn(loop):
+    loop.run(0.5 / EACH, seconds=1)
+    loop.turn(1, work=0.3)
+    turns, _ = loop.run(0.5 / EACH, seconds=1)
+    assert all(all(taken) for taken in turns)
+
+
+def test_the_refused_are_counted(loop):
+    turns, _ = loop.run(3 / EACH, seconds=2)
+    assert loop.admission.refused == sum(taken.count(False) for taken in turns) > 0
