@@ -24,23 +24,26 @@ def api(declaration: Declaration) -> dg.AssetSpec:
 
 
 def api_agrees_with_gold(declaration: Declaration) -> dg.AssetChecksDefinition:
-    """Make the check that replays published customers through HTTP and compares float32 with float32."""
+    """Make the check that replays published customers over every protocol and compares float32 with float32."""
     key = dg.AssetKey([declaration.name, "api"])
 
     @dg.asset_check(
         asset=key,
         name="api_agrees_with_gold",
         additional_deps=[dg.AssetKey([declaration.name, "online_features"])],  # replay what was loaded last
-        description="1,000 customers of the newest Gold partition get the very same float32 from the running service.",
+        description=(
+            "1,000 customers of the newest Gold partition get the same float32 from the running service, by key and by "
+            "features: over /predict, /predict_many, and the Open Inference Protocol by REST and gRPC."
+        ),
     )
     def _check(context: dg.AssetCheckExecutionContext, backends: dg.ResourceParam[Backends]) -> dg.AssetCheckResult:
-        from assets.parity import replay
+        from assets.parity.replay import replay
 
-        url = backends.settings.url_of_api(declaration.name, declaration.api.port)
         with backends.lakehouse() as lake:
             try:
-                report = replay(lake, declaration, url)
+                report = replay(lake, declaration, backends.settings)
             except (LakehouseError, ServiceUnreachableError) as error:
+                url = backends.settings.url_of_api(declaration.name, declaration.api.port)
                 metadata = {"reason": str(error), "url": url, "replayed": 0}
                 return dg.AssetCheckResult(passed=False, metadata=metadata)
         context.op_execution_context.log_event(

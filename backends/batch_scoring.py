@@ -5,9 +5,9 @@ Everything a rerun needs is a parameter; the same day scored again replaces its 
 
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from backends.lakehouse.parts import Parts
 from backends.lakehouse.publishing import Staged, discard, publish, stage, write_day
 from backends.lakehouse.reading import Plan, Reader, Share, Snapshot, partition_is
 from backends.nights import Night, Published, published_nights
-from backends.repeated_keys import KeyRange, follow_each_other, range_if_ascending, repeated_keys_of
+from backends.repeated_keys import Ascending, KeyRange, follow_each_other, in_order, repeated_keys_of
 from backends.scored_parts import ScoredPart, Scoring, score_share
 from models.audit import (
     BINS,
@@ -38,7 +38,7 @@ from models.contract import Contract
 from models.encoding import check_columns, entity_key_type
 from models.errors import AuditError, ColumnError, LakehouseError, PublishConflictError
 
-SHARES_A_SLOT = 4
+SHARES_A_SLOT = 2
 MANY_PARTS = 32  # for a night, where they are smaller than the table asks for
 
 Reason = TypeVar("Reason")
@@ -53,7 +53,7 @@ def population_plan(
     _check_key(contract, schema, table)
     text = [name for name in contract.categories if pa.types.is_large_string(schema.field(name).type)]
     columns = [contract.entity_key, *contract.features, *([time_column] if time_column else [])]
-    return lake.plan(table, columns, snapshot_id, dictionary_columns=text)
+    return lake.plan(table, columns, snapshot_id, dictionary_columns=text, ranges_of=[contract.entity_key])
 
 
 def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Published:
@@ -119,22 +119,28 @@ def _score_and_stage(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) 
 
 def _score(lake: Lakehouse, engine: Engine, night: Night, plan: Plan, parts: Parts) -> list[ScoredPart]:
     """Write the parts, and commit the rejects: they are for people to look at, whatever becomes of the night."""
-    contract = night.scorer.contract
-    source, beside = plan.snapshot.id, night.predictions
-    repeated = repeated_keys_of(lake, engine, night.population, contract.entity_key, source, beside=beside)
-    with lake.parts(night.rejects, _folder(night), rejects_schema(contract), [contract.entity_key]) as rejects:
+    contract, key = night.scorer.contract, night.scorer.contract.entity_key
+    table, at, beside = night.population, plan.snapshot.id, night.predictions
+    repeated_keys = partial(repeated_keys_of, lake, engine, table, key, at, beside=beside)
+    sorted_plan = in_order(plan, key)
+    with lake.parts(night.rejects, _folder(night), rejects_schema(contract), [key]) as rejects:
         scoring = Scoring(
             night.scorer,
             night.version,
             night.scored_on,
             night.scored_at,
-            plan.snapshot.id,
+            at,
             plan.reader,
-            repeated,
-            parts,
-            rejects,
+            repeated=pa.array([], plan.schema.field(key).type) if sorted_plan else repeated_keys(),
+            parts=parts,
+            rejects=rejects,
         )
-        written = engine.map(partial(score_share, scoring), plan.shares(_shares(lake, engine, night, plan)))
+        shares = (sorted_plan or plan).shares(_shares(lake, engine, night, plan))
+        written = engine.map(partial(score_share, scoring), shares)
+        if sorted_plan and not follow_each_other([part.keys for part in written]):
+            scoring = replace(scoring, repeated=repeated_keys())
+            if len(scoring.repeated):
+                written = engine.map(partial(score_share, scoring), shares)
         parts.remove_all_but([address for part in written for address in part.parts])
         refused = [address for part in written for address in part.rejects]
         rejects.remove_all_but(refused)
@@ -216,19 +222,12 @@ class Counted:
 
 def count_share(reader: Reader, key: str, score: str, share: Share) -> Counted:
     """Count the staged rows of some files: a function that an engine maps."""
-    tally = Tally()
-
-    def keys() -> Iterator[pa.Array]:
-        nonlocal tally
-        for file in share.files:
-            for batch in reader.batches(file):
-                tally += tally_of(batch[key], batch[score].to_numpy(zero_copy_only=False))
-                yield batch[key]
-
-    seen = keys()
-    ascending = range_if_ascending(seen)
-    deque(seen, maxlen=0)  # it is left where they do not ascend
-    return Counted(tally, ascending)
+    tally, ascending = Tally(), Ascending()
+    for file in share.files:
+        for batch in reader.batches(file):
+            tally += tally_of(batch[key], batch[score].to_numpy(zero_copy_only=False))
+            ascending.add(batch[key])
+    return Counted(tally, ascending.range)
 
 
 def _last_histogram(lake: Lakehouse, night: Night) -> Counts | None:

@@ -1,9 +1,10 @@
 """Which keys stand in more than one row of a plan: exact, in bounded memory, without a shuffle.
 
 Files whose key ranges, as the manifests have them, do not meet cannot share a key, so a table in the order of its keys
-falls into small groups that are looked at one by one. Keys of files that do meet, or of one large file, are ascending
-from share to share, which shows while they are read once; or else they are dealt out by their hashes to scratch files:
-each is then written once and read three times, however many there are.
+falls into small groups that are looked at one by one; a night need not even do that, since it sees while it scores
+whether the keys of each file ascend (`in_order`). Keys of files that do meet, or of one large file, are ascending from
+share to share, which shows while they are read once; or else they are dealt out by their hashes to scratch files: each
+is then written once and read three times, however many there are.
 """
 
 import uuid
@@ -46,6 +47,43 @@ class Dealt:
 
     address: str
     counts: npt.NDArray[np.int64]  # [rounds, hashes]
+
+
+class Ascending:
+    """Whether keys, batch after batch, are each greater than the one before, so that none can stand twice."""
+
+    def __init__(self) -> None:
+        self._first: pa.Scalar | None = None
+        self._last: pa.Scalar | None = None
+        self.holds = True
+
+    def add(self, keys: pa.Array) -> None:
+        """Look at the next batch, unless it is known already that they do not."""
+        if not self.holds or not len(keys):
+            return
+        follows = self._last is None or pc.less(self._last, keys[0]).as_py()
+        self.holds = not keys.null_count and bool(follows) and _ascends(keys)
+        self._first, self._last = self._first or keys[0], keys[-1]
+
+    @property
+    def range(self) -> KeyRange | None:
+        """The first and the last key, if they ascend and there are any."""
+        if not self.holds or self._first is None or self._last is None:
+            return None
+        return self._first.as_py(), self._last.as_py()
+
+
+def in_order(plan: Plan, key: str) -> Plan | None:
+    """Return the plan with its files in the order of their keys; None where the ranges of two files meet.
+
+    No key can stand in two of the files then, and none in one whose keys ascend.
+    """
+    files: list[FileTask] = []
+    for cluster in _clusters(plan, key):
+        if any(file.task is not cluster[0].task for file in cluster):
+            return None
+        files += cluster
+    return replace(plan, files=files) if len(files) == len(plan.files) else None
 
 
 def repeated_keys_of(
@@ -218,19 +256,17 @@ def _rows(files: list[FileTask]) -> int:
 
 
 def range_if_ascending(batches: Iterator[pa.Array]) -> KeyRange | None:
-    """Return the first and the last key if each is greater than the one before, so that none can stand twice."""
-    first = last = None
+    """Return the first and the last key if each is greater than the one before."""
+    ascending = Ascending()
     for keys in batches:
-        if keys.null_count:
-            return None
-        if not len(keys):
-            continue
-        if last is not None and not pc.less(last, keys[0]).as_py():
-            return None
-        if not pc.all(pc.less(keys[:-1], keys[1:])).as_py() and len(keys) > 1:
-            return None
-        first, last = keys[0] if first is None else first, keys[-1]
-    return (first.as_py(), last.as_py()) if first is not None and last is not None else None
+        ascending.add(keys)
+        if not ascending.holds:
+            break
+    return ascending.range
+
+
+def _ascends(keys: pa.Array) -> bool:
+    return len(keys) < 2 or bool(pc.all(pc.less(keys[:-1], keys[1:])).as_py())
 
 
 def _numbers(keys: pa.Array) -> npt.NDArray[np.int64]:

@@ -11,6 +11,7 @@ from backends.gold_tables import KEY_TYPES, PARTITION, part_schema
 from backends.lakehouse.parts import Parts
 from backends.lakehouse.reading import BATCH_ROWS, FileTask, Reader, Share
 from backends.rejects import Accepted, accept, rejects_of
+from backends.repeated_keys import Ascending, KeyRange
 from models.audit import BINS, Counts, histogram_of
 from models.scoring import Scorer
 
@@ -47,6 +48,7 @@ class ScoredPart:
     histogram: Counts  # int64 [BINS]
     unseen: dict[str, int]  # rows by column, for values that the vocabulary has not
     reasons: dict[tuple[str, str], int]  # rejected values by column and reason
+    keys: KeyRange | None  # the first and the last of the share, if they ascend
 
 
 def score_share(night: Scoring, share: Share) -> ScoredPart:
@@ -61,7 +63,7 @@ def score_share(night: Scoring, share: Share) -> ScoredPart:
                     rejects.write(rejects_of(batch, accepted.violations, constants, schema))
                 out = predictions(night, accepted)
                 part.write(out)
-                found.add(out, batch.num_rows - len(out), accepted)
+                found.add(out, batch, accepted, night.scorer.contract.entity_key)
     return found.result(part.addresses, rejects.addresses)
 
 
@@ -105,13 +107,15 @@ class _Tally:
 
     def __init__(self) -> None:
         self.rows = self.rejected = self.positives = 0
+        self.keys = Ascending()
         self.histogram = np.zeros(BINS, np.int64)
         self.unseen: dict[str, int] = {}
         self.reasons: dict[tuple[str, str], int] = {}
 
-    def add(self, out: pa.RecordBatch, rejected: int, accepted: Accepted) -> None:
+    def add(self, out: pa.RecordBatch, batch: pa.RecordBatch, accepted: Accepted, key: str) -> None:
         self.rows += len(out)
-        self.rejected += rejected
+        self.rejected += batch.num_rows - len(out)
+        self.keys.add(batch.column(key))
         self.positives += out.column(2).true_count
         self.histogram += histogram_of(out.column(1).to_numpy())
         for name, count in accepted.unseen.items():
@@ -130,4 +134,5 @@ class _Tally:
             self.histogram,
             self.unseen,
             self.reasons,
+            self.keys.range,
         )

@@ -1,6 +1,7 @@
 """Run a built Bento for a test, and stop it."""
 
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,26 +27,27 @@ def free_port() -> int:
 @contextmanager
 def running(bento: BuiltBento, settings: Settings, port: int) -> Iterator[str]:
     """Serve a Bento on a port; give its URL once it answers, with or without online features."""
-    url = f"http://127.0.0.1:{port}"
+    url = f"{'https' if settings.tls_certificate else 'http'}://127.0.0.1:{port}"
+    trusted = ssl.create_default_context(cafile=settings.tls_certificate)
     arguments, environment = serve_command(bento, settings, port)
     log = settings.home / f"api-{port}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(arguments, env=environment, stdout=file, stderr=file)
     try:
-        _wait_until_it_answers(url, process, log)
+        _wait_until_it_answers(url, trusted, process, log)
         yield url
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_it_answers(url: str, trusted: ssl.SSLContext, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         try:
-            if httpx.get(f"{url}/livez").status_code == httpx.codes.OK:
+            if httpx.get(f"{url}/livez", verify=trusted).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             time.sleep(0.1)

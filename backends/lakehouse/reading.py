@@ -79,12 +79,23 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What files with the same columns have of those that are read."""
+
+    physical: Schema  # all columns of the files
+    present: Schema
+    dictionaries: list[str]  # texts to read dictionary-encoded
+    as_wanted: bool  # the very columns that are read, in their order
+
+
+@dataclass(frozen=True)
 class Reader:
     """How to read the files of one snapshot; can be sent to other processes."""
 
     table: str
     schema: pa.Schema
     scan: ArrowScan
+    _layouts: dict[bytes, Layout] = field(default_factory=dict, repr=False, compare=False)
 
     def batches(self, file: FileTask) -> Iterator[pa.RecordBatch]:
         """Stream one file's rows; the columns of `dictionary_columns` arrive dictionary-encoded.
@@ -106,30 +117,43 @@ class Reader:
 
     def _stream(self, file: FileTask) -> Iterator[pa.RecordBatch]:
         """Read the piece's row groups in small batches, as pyiceberg would: columns by id, absent ones null."""
-        wanted, table = self.scan._projected_schema, self.scan._table_metadata
         with self.scan._io.new_input(file.address).open() as stream:
             footer = pq.read_metadata(stream)
-            names, version = table.name_mapping(), table.format_version
-            physical = pyarrow_to_schema(footer.schema.to_arrow_schema(), names, version <= 2, version)
-            present = prune_columns(physical, self.scan._projected_field_ids, select_full_types=False)
-            spec = table.specs().get(file.task.file.spec_id)
-            absent = _get_column_projection_values(file.task.file, wanted, table.schema(), spec, physical.field_ids)
-            texts = {table.schema().find_field(name).field_id for name in self.scan._dictionary_columns}
-            dictionaries = [field.name for field in present.fields if field.field_id in texts]
-            parquet = pq.ParquetFile(stream, metadata=footer, read_dictionary=dictionaries, pre_buffer=True)
-            as_wanted = [(f.field_id, f.name) for f in present.fields] == [(f.field_id, f.name) for f in wanted.fields]
-            for batch in _batches(parquet, file, present):
-                if as_wanted and _reads_as(batch.schema, self.schema):
-                    yield batch
-                    continue
-                yield _to_requested_schema(
-                    wanted,
-                    present,
-                    batch,
-                    version <= 2,
-                    projected_missing_fields=absent,
-                    allow_timestamp_tz_mismatch=True,
-                )
+            layout = self._layout(footer.schema.to_arrow_schema())
+            parquet = pq.ParquetFile(stream, metadata=footer, read_dictionary=layout.dictionaries, pre_buffer=True)
+            for batch in _batches(parquet, file, layout.present):
+                plain = layout.as_wanted and _reads_as(batch.schema, self.schema)
+                yield batch if plain else self._as_requested(file, layout, batch)
+
+    def _layout(self, found: pa.Schema) -> Layout:
+        """Match a file's columns with those of the table; once for all files that have the same."""
+        columns = found.serialize().to_pybytes()  # two schemas are equal whatever their field ids are
+        if (known := self._layouts.get(columns)) is not None:
+            return known
+        wanted, table = self.scan._projected_schema, self.scan._table_metadata
+        version = table.format_version
+        physical = pyarrow_to_schema(found, table.name_mapping(), version <= 2, version)
+        present = prune_columns(physical, self.scan._projected_field_ids, select_full_types=False)
+        texts = {table.schema().find_field(name).field_id for name in self.scan._dictionary_columns}
+        self._layouts[columns] = layout = Layout(
+            physical,
+            present,
+            dictionaries=[f.name for f in present.fields if f.field_id in texts],
+            as_wanted=[(f.field_id, f.name) for f in present.fields] == [(f.field_id, f.name) for f in wanted.fields],
+        )
+        return layout
+
+    def _as_requested(self, file: FileTask, layout: Layout, batch: pa.RecordBatch) -> pa.RecordBatch:
+        wanted, table = self.scan._projected_schema, self.scan._table_metadata
+        spec, ids = table.specs().get(file.task.file.spec_id), layout.physical.field_ids
+        return _to_requested_schema(
+            wanted,
+            layout.present,
+            batch,
+            table.format_version <= 2,
+            projected_missing_fields=_get_column_projection_values(file.task.file, wanted, table.schema(), spec, ids),
+            allow_timestamp_tz_mismatch=True,
+        )
 
     def range_of(self, file: FileTask, column: str) -> tuple[Key, Key] | None:
         """Return bounds of a file's integers or texts as the manifest has them; None where it has none."""

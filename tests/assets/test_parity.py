@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import dagster as dg
@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 
 from assets.api import api_agrees_with_gold
-from assets.parity import SAMPLE, SHOWN, ParityReport, replay
+from assets.parity.replay import SAMPLE, replay
+from assets.parity.report import SHOWN, ParityReport
+from assets.parity.wires import Answer, Outcome, Patience, Question, Wire
 from assets.resources import Backends
+from backends.lmdb_store import LOOK_EVERY_SECONDS
 from backends.nights import newest_night
-from backends.online_store import LOOK_EVERY_SECONDS, open_store
+from backends.online_store import open_store
 from backends.settings import Settings
 from bento.build import find_bento
 from models.encoding import Encoded, encode_arrow
+from models.errors import EntityNotFoundError, ServiceUnreachableError, StoreUnavailableError, TandemError
 from models.scoring import Scorer
 from tests.lives import TODAY, changed, checks, declare, populate, promoted, run_job, silent_instance, small_churn
 from tests.serving import free_port, running
@@ -31,9 +35,9 @@ def other_store(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def other_url(lived, other_store) -> Iterator[str]:
-    """Serve the same Bento from an online store that tests may spoil."""
+    """Serve the same Bento, over gRPC too, from an online store that tests may spoil."""
     bento = find_bento(lived.settings.bentoml_home, "churn")
-    with running(bento, changed(lived.settings, online_store=other_store), free_port()) as url:
+    with running(bento, changed(lived.settings, online_store=other_store, grpc_port=free_port()), free_port()) as url:
         yield url
 
 
@@ -69,29 +73,62 @@ def compared(lived, settings: Settings) -> dg.AssetCheckEvaluation:
     return evaluation
 
 
-def replayed(lived, url: str) -> ParityReport:
+def replayed(lived, url: str, **settings) -> ParityReport:
     """Replay a tenth of what the check does."""
     with lived.backends.lakehouse() as lake:
-        return replay(lake, lived.declaration, url, SAMPLE // 10)
+        return replay(lake, lived.declaration, changed(lived.settings, api_url=url, **settings), SAMPLE // 10)
 
 
 def facts(evaluation: dg.AssetCheckEvaluation) -> dict:
     return {name: fact.value for name, fact in evaluation.metadata.items() if hasattr(fact, "value")}
 
 
-def test_the_lived_night_proved_a_thousand_customers_twice(lived):
+def test_the_lived_night_proved_a_thousand_customers_twice_over_each_protocol(lived):
     evaluation = checks(lived.night)["api_agrees_with_gold"]
     said = facts(evaluation)
     assert evaluation.passed, said["reason"]
-    assert (said["replayed"], said["answers_compared"], said["disagreements"]) == (SAMPLE, 2 * SAMPLE, 0)
+    assert (said["replayed"], said["answers_compared"], said["disagreements"]) == (SAMPLE, 6 * SAMPLE, 0)
     assert said["scored_on"] == TODAY.isoformat()
     assert 0 < said["latency_p50_ms"] <= said["latency_p99_ms"]
+    assert said["online_store"] == "lmdb"
+    rows = [record.data for record in evaluation.metadata["by_protocol"].records]
+    assert [(row["protocol"], row["answers"], row["rows_a_request"]) for row in rows] == [
+        ("POST /predict", 2 * SAMPLE, 1),
+        ("POST /predict_many", 2 * SAMPLE, 100),
+        ("OIP REST", 2 * SAMPLE, 100),
+    ]
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in rows)
 
 
 def test_the_same_bento_with_the_same_features_agrees(lived, other_url, loaded):
     loaded()
     report = replayed(lived, other_url)
-    assert (report.problems, report.replayed) == ([], 100)
+    assert (report.problems, report.customers) == ([], 100)
+    assert [(one.protocol, one.compared) for one in report.replayed] == [
+        ("POST /predict", 200),
+        ("POST /predict_many", 200),
+        ("OIP REST", 200),
+        ("OIP gRPC", 200),
+    ]
+
+
+def test_a_protocol_that_cannot_be_reached_is_said_and_the_others_are_compared(lived, other_url, loaded, monkeypatch):
+    loaded()
+    monkeypatch.setattr("assets.parity.wires.PAUSE_SECONDS", 0)
+    nobody = free_port()
+    report = replayed(lived, other_url, grpc_port=nobody)
+    (problem,) = report.problems
+    assert problem.startswith("OIP gRPC was not compared to the end. ")
+    assert f"127.0.0.1:{nobody} does not answer" in problem
+    assert "make serve" in problem
+    assert [one.compared for one in report.replayed] == [200, 200, 200, 0]
+    assert report.metadata["answers_compared"] == 600
+
+
+def test_grpc_that_is_switched_off_is_not_asked(lived, other_url, loaded):
+    loaded()
+    report = replayed(lived, other_url, grpc_port=0)
+    assert (report.problems, report.compared) == ([], 600)
 
 
 def test_altered_features_are_found(lived, other_url, loaded):
@@ -101,9 +138,14 @@ def test_altered_features_are_found(lived, other_url, loaded):
     loaded(spoil)
     report = replayed(lived, other_url)
     different = len(report.disagreements)
-    assert SHOWN < different <= 100  # by key they differ, by features they agree
+    assert SHOWN < different <= 400  # by key they differ, by features they agree
     assert {found.asked_by for found in report.disagreements} == {"key"}
-    assert report.problems[0].startswith(f"{different} of 200 answers differ; first: key ")
+    by_protocol = [[found.key for found in one.disagreements] for one in report.replayed]
+    assert all(keys == by_protocol[0] for keys in by_protocol)
+    (problem,) = report.problems
+    assert problem.startswith(f"{different} of 800 answers differ ({different} scores); first: key ")
+    assert "asked by key over POST /predict: API " in problem
+    assert problem.endswith("it is the online store's features: materialize the online features.")
     listed = [record.data for record in report.metadata["first_disagreements"].records]
     assert len(listed) == SHOWN
     assert all(np.float32(record["gold"]) != np.float32(record["api"]) for record in listed)
@@ -121,7 +163,8 @@ def test_features_of_another_snapshot_are_said(lived, other_url, loaded):
 def test_customers_who_are_not_online_are_disagreements(lived, other_url, loaded):
     loaded(customers=slice(0, 1))
     report = replayed(lived, other_url)
-    assert len(report.disagreements) >= 99
+    assert 4 * 99 <= len(report.disagreements) <= 4 * 100
+    assert {found.kind for found in report.disagreements} == {"refusals"}
     assert "No online features for customer_id" in report.problems[0]
 
 
@@ -179,4 +222,46 @@ def test_another_model_in_gold_than_in_the_service_names_both_versions(lived, ho
     assert f"The API serves version {served.version} ({served.sha256[:12]})" in said["reason"]
     assert f"scored by version {second.version} ({second.sha256[:12]})" in said["reason"]
     assert "Deploy the newest Bento" in said["reason"]
-    assert (said["replayed"], said["disagreements"]) == (50, 100)
+    assert (said["replayed"], said["disagreements"]) == (50, 300)
+
+
+class Busy(Wire):
+    """Refuses some requests before it answers; a request with customer 13 in it is always refused."""
+
+    def __init__(self, error: TandemError, refusals: int) -> None:
+        super().__init__("busy", 100)
+        self.error, self.refusals = error, refusals
+
+    def ask(self, questions: Sequence[Question]) -> list[Outcome]:
+        if self.refusals:
+            self.refusals -= 1
+            raise self.error
+        if any(question["customer_id"] == 13 for question in questions):
+            raise EntityNotFoundError("No online features for customer_id 13.")
+        return [Answer(np.float32(question["customer_id"]), True, "abc") for question in questions]
+
+
+TOO_BUSY = ServiceUnreachableError("Overloaded"), StoreUnavailableError("Redis is late.")
+
+
+@pytest.mark.parametrize("error", TOO_BUSY)
+def test_a_service_that_has_too_much_to_do_is_asked_again(error, monkeypatch):
+    monkeypatch.setattr("assets.parity.wires.PAUSE_SECONDS", 0)
+    outcomes = Patience(3).ask(Busy(error, refusals=3), [{"customer_id": 1}])
+    assert outcomes == [Answer(np.float32(1), True, "abc")]
+
+
+def test_patience_is_for_the_whole_replay(monkeypatch):
+    monkeypatch.setattr("assets.parity.wires.PAUSE_SECONDS", 0)
+    patience, busy = Patience(1), Busy(TOO_BUSY[0], refusals=3)
+    with pytest.raises(ServiceUnreachableError):
+        patience.ask(busy, [{"customer_id": 1}])
+    assert busy.refusals == 1
+    with pytest.raises(ServiceUnreachableError):
+        patience.ask(busy, [{"customer_id": 1}])
+    assert busy.refusals == 0
+
+
+def test_one_bad_row_costs_the_others_of_its_request_nothing():
+    outcomes = Patience(0).ask(Busy(TOO_BUSY[0], 0), [{"customer_id": key} for key in (12, 13, 14)])
+    assert [type(outcome) for outcome in outcomes] == [Answer, EntityNotFoundError, Answer]

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from backends.batch_scoring import score_and_publish
+from backends.batch_scoring import count_share, score_and_publish
 from backends.engines import LocalEngine
 from backends.gold_tables import PARTITION
 from backends.lakehouse import connection
@@ -26,6 +26,7 @@ from backends.lakehouse.files import files_below
 from backends.lakehouse.publishing import write_whole
 from backends.lakehouse.reading import partition_is
 from backends.nights import Published, published_nights
+from backends.scored_parts import score_share
 from backends.settings import ROOT, Settings, without_secrets
 from models.errors import AuditError, LakehouseError
 from tests.backends.nights import (
@@ -46,7 +47,6 @@ from tests.s3 import KEY, REGION, SECRET, moto, s3_client, s3_properties
 from tests.seaweed import Seaweed, seaweed
 from tests.serving import free_port
 
-MAPS_OF_A_NIGHT = 3  # repeated keys, scores, the audit's counts
 WITHOUT_PLACE = ["source_file", "source_snapshot"]
 
 
@@ -203,18 +203,18 @@ def filled(lake) -> Lakehouse:
 
 
 class Interrupted(LocalEngine):
-    """An engine between whose maps something happens: before or after the one with that number."""
+    """An engine between whose maps something happens: before or after that of a function."""
 
-    def __init__(self, number, happens, before=False):
+    def __init__(self, mapped, happens, before=False):
         super().__init__(2)
-        self.number, self.happens, self.before, self.maps = number, happens, before, 0
+        self.mapped, self.happens, self.before = mapped, happens, before
 
     def map(self, function, tasks):
-        self.maps += 1
-        if self.before and self.maps == self.number:
+        its_turn = function.func is self.mapped
+        if its_turn and self.before:
             self.happens()
         results = super().map(function, tasks)
-        if not self.before and self.maps == self.number:
+        if its_turn and not self.before:
             self.happens()
         return results
 
@@ -279,7 +279,7 @@ def test_the_parts_of_a_run_that_is_given_up_are_removed(filled):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        publish(filled, Interrupted(2, give_up))
+        publish(filled, Interrupted(score_share, give_up))
     assert len(seen) == 2
     assert (files(filled), files(filled, REJECTS)) == before
 
@@ -300,7 +300,12 @@ def test_the_parts_of_attempts_that_were_given_up_are_removed(filled):
 
 # --- a connection that is lost --------------------------------------------------------------------------------------
 
-MOMENTS = {"scoring": (2, True), "staging": (2, False), "audit": (3, True), "publishing": (MAPS_OF_A_NIGHT, False)}
+MOMENTS = {
+    "scoring": (score_share, True),
+    "staging": (score_share, False),
+    "audit": (count_share, True),
+    "publishing": (count_share, False),
+}
 LOSSES = [
     *((postgresql_and_files, "catalog", moment) for moment in MOMENTS),
     *((postgresql_and_s3, "storage", moment) for moment in ("scoring", "staging", "audit")),

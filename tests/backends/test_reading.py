@@ -92,6 +92,24 @@ def test_batches_are_small_so_that_memory_is_bounded(lake):
     assert sum(sizes) == 3 * BATCH_ROWS
 
 
+def test_files_whose_columns_are_named_alike_are_read_by_their_ids(lake):
+    lake.ensure_table(POPULATION, customers(1).schema)
+    table = lake.catalog.load_table(POPULATION)
+    table.append(customers(10))
+    with table.update_schema() as change:
+        change.rename_column("plan", "channel_now")
+        change.rename_column("channel", "plan")
+    with table.update_schema() as change:
+        change.rename_column("channel_now", "channel")
+    with table.update_schema() as change:
+        change.move_before("plan", "channel")  # the new file's columns have the old one's names, types and order
+    table.append(customers(10, first_key=10))
+    first, second = customers(10), customers(10, first_key=10)
+    rows = lake.read(POPULATION).sort_by("customer_id")
+    assert rows["plan"].to_pylist() == [*first["channel"].to_pylist(), *second["plan"].to_pylist()]
+    assert rows["channel"].to_pylist() == [*first["plan"].to_pylist(), *second["channel"].to_pylist()]
+
+
 def test_columns_that_were_added_renamed_or_widened_later_read_as_the_table_has_them_now(lake):
     lake.ensure_table(POPULATION, customers(1).schema)
     table = lake.catalog.load_table(POPULATION)

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pyiceberg.types import StringType
 
+from backends.engines import LocalEngine
 from backends.lakehouse.catalog import Lakehouse
 from backends.nights import Published
 from models.audit import Limits
@@ -152,6 +154,37 @@ def test_of_a_key_that_stands_in_several_rows_none_is_scored(lake, kind, cuts):
     ]
     kept = [row for row in range(1000) if row not in {3, 4, 5, 7, 20, 999}]
     assert scores_by_key(published_rows(lake)) == scored_directly(rows.take(kept), scorer)
+    assert_no_row_is_lost(lake, published)
+
+
+class Listing(LocalEngine):
+    """An engine that keeps the names of the functions that it mapped."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.mapped: list[str] = []
+
+    def map(self, function: Any, tasks: Iterable[Any]) -> list[Any]:
+        self.mapped.append(function.func.__name__)
+        return super().map(function, tasks)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "mapped"),
+    [
+        ({}, ["score_share", "count_share"]),
+        ({700: 600, 800: 600}, ["score_share", "repeated_in", "score_share", "count_share"]),
+    ],
+)
+def test_keys_of_files_in_order_are_not_read_before_they_are_scored(lake, repeats, mapped):
+    rows = with_values(customers(1000), "customer_id", repeats)
+    write_files(lake, POPULATION, [rows.slice(500), rows.slice(0, 500)])
+    published = publish(lake, engine := Listing(), limits=LAX)
+    assert engine.mapped == mapped
+    assert told(lake) == [(600, "customer_id", REPEATED, "600")] * 3 * bool(repeats)
+    kept = [row for row in range(1000) if not repeats or row not in {600, *repeats}]
+    assert scores_by_key(published_rows(lake)) == scored_directly(rows.take(kept), night().scorer)
+    assert len(parts_on_disk(lake)) == published.parts  # those of the first attempt are gone
     assert_no_row_is_lost(lake, published)
 
 

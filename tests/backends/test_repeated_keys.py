@@ -15,7 +15,7 @@ from pyiceberg.types import LongType
 from backends import repeated_keys as module
 from backends.engines import LocalEngine
 from backends.lakehouse.catalog import Lakehouse
-from backends.repeated_keys import SCRATCH, key_groups, repeated_keys_of
+from backends.repeated_keys import SCRATCH, in_order, key_groups, repeated_keys_of
 from tests.backends.nights import write_files
 
 TABLE = "silver.keyed"
@@ -83,6 +83,23 @@ def test_files_in_the_order_of_their_keys_are_looked_at_in_small_groups(lake, mo
     groups = key_groups(lake.plan(TABLE, ["key"], ranges_of=["key"]), "key")
     assert [len(group.files) for group in groups] == [2] * 5
     assert {group.hashes for group in groups} == {1}
+
+
+@pytest.mark.parametrize(
+    ("files", "order"),
+    [
+        ([[1, 2], [5, 6], [3, 4]], [[1, 2], [3, 4], [5, 6]]),
+        ([[2, 2, 1], [3]], [[2, 2, 1], [3]]),  # what stands within a file is not told by the manifests
+        ([[1, 3], [3, 4]], None),
+        ([[1, 9], [4, 5]], None),
+        ([[1], [None, None]], None),
+    ],
+)
+def test_a_plan_is_in_order_when_no_two_files_can_share_a_key(lake, files, order):
+    found(lake, *files)
+    plan = in_order(lake.plan(TABLE, ["key"], ranges_of=["key"]), "key")
+    read = plan and [[key for batch in plan.batches(file) for key in batch["key"].to_pylist()] for file in plan.files]
+    assert read == order
 
 
 def test_keys_of_files_that_meet_are_dealt_out_by_as_many_hashes_as_it_takes(lake, monkeypatch):

@@ -49,7 +49,7 @@ def test_it_ends_well(done):
         "network, float32",
         "boosted trees",
         "best possible",
-        "✓ parity of 2,000 answers: every answer is the same float32 as in Gold",
+        "✓ parity of 6,000 answers: every answer is the same float32 as in Gold",
         "5,000 customers",
         "rows/s",
         "gold.churn_predictions",
