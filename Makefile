@@ -22,10 +22,10 @@ demo: setup ## the whole life of one model on made customers: ROWS=5000000, STAY
 	@$(BIN)/tandem demo --rows $(ROWS) --examples $(EXAMPLES) $(if $(STAY),--stay)
 
 test: setup ## run the tests, WORKERS=2 at a time; ARGS="-k night" runs some
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-image: setup ## build the container image for real and ask it: needs root, podman, crun, mmdebstrap
-	@$(BIN)/python -m pytest -m container tests/bento/test_container.py $(ARGS)
+	@$(BIN)/python -m pytest -m container tests/bento/building/test_container.py $(ARGS)
 
 check: setup ## lint, format, types and import rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -23,7 +23,7 @@ def bento(declaration: Declaration) -> dg.AssetsDefinition:
         **common(declaration, "bentoml", "docker"),
     )
     def _bento(backends: dg.ResourceParam[Backends]) -> dg.MaterializeResult:
-        from bento.build import build_bento
+        from bento.building.build import build_bento
 
         registry = backends.registry()
         version = registry.champion(declaration.name)

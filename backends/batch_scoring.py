@@ -38,7 +38,7 @@ from models.contract import Contract
 from models.encoding import check_columns, entity_key_type
 from models.errors import AuditError, ColumnError, LakehouseError, PublishConflictError
 
-SHARES_A_SLOT = 2
+SHARES_A_SLOT = 4
 MANY_PARTS = 32  # for a night, where they are smaller than the table asks for
 
 Reason = TypeVar("Reason")

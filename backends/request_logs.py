@@ -1,7 +1,7 @@
 """From the files of the services' request logs to rows of `silver.<model>_requests`: each file once.
 
 The snapshot that adds a file's rows names the file; only then is it deleted. After a crash in between, the next run
-finds the name in the table and deletes the file unread. Who writes the files is `bento.request_files`.
+finds the name in the table and deletes the file unread. Who writes the files is `bento.observing.request_files`.
 """
 
 import fcntl

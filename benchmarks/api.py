@@ -24,7 +24,7 @@ from benchmarks.api_rounds import Asked, Point, measure
 from benchmarks.api_systems import NULL, SERVERS, SYSTEMS, Running, free_port, started, write_requests
 from benchmarks.machine import machine, title
 from benchmarks.plots import waits
-from bento.build import BuiltBento
+from bento.building.build import BuiltBento
 
 ROUNDS = 2
 RATES = (0, 100, 300, 600, 1000)

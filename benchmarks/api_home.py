@@ -24,7 +24,7 @@ from backends.settings import ROOT, Settings
 from benchmarks.api_wires import HOST
 from benchmarks.batch_home import EXAMPLE_ROWS, MODEL, SEED, network
 from benchmarks.processes import serving
-from bento.build import BuiltBento, build_bento
+from bento.building.build import BuiltBento, build_bento
 from bento.lineage import Lineage
 from demo.population import active_customers, churn_examples, customer_chunks, last_labelled_month
 from models.contract import Contract

@@ -22,7 +22,7 @@ from benchmarks.api_load import write_bodies
 from benchmarks.api_wires import HOST
 from benchmarks.batch_home import MODEL
 from benchmarks.processes import serving
-from bento.build import BuiltBento
+from bento.building.build import BuiltBento
 from bento.open_inference.messages import SERVICE, ModelInferRequest, ModelInferResponse
 from bento.serve import serve_command
 from models.contract import CATEGORIES, NUMBERS

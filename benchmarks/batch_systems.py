@@ -33,9 +33,11 @@ def asset(folder: Path, precision: str) -> Run:
 
     home = BatchHome(folder)
     made, backends = predictions(home.declaration(precision)), Backends(home.settings(precision))
+    instance = dg.DagsterInstance.ephemeral()  # a run finds one there
 
     def run() -> int:
-        with dg.build_asset_context(partition_key=datetime.now(UTC).date().isoformat()) as context:
+        day = datetime.now(UTC).date().isoformat()
+        with dg.build_asset_context(partition_key=day, instance=instance) as context:
             *checks, result = made(context, backends=backends)
         assert all(check.passed for check in checks)
         return int(result.metadata["dagster/partition_row_count"])

@@ -6,11 +6,11 @@ Inside a Bento that is the folder `model/` beside this package. Loading the mode
 from functools import partial
 
 from backends.settings import Settings
-from bento import gate
-from bento.logs import configure
+from bento.guard import gate
+from bento.observing.logs import configure
+from bento.observing.watcher import REST
 from bento.open_inference.lane import GrpcLane
 from bento.service import make_service
-from bento.watching import REST
 
 configure(Settings())
 service = make_service(Settings().model_folder)

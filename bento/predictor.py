@@ -14,8 +14,8 @@ import numpy as np
 from backends.online_store import OnlineStore, Vectors
 from backends.vectors import Key, pack_key
 from bento.lineage import Lineage
+from bento.observing.watch import Scored, Watch
 from bento.schema import FEATURES
-from bento.watch import Scored, Watch
 from models.contract import Contract, Feature
 from models.encoding import Encoded, encode_rows
 from models.errors import (

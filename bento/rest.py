@@ -14,9 +14,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import from_json, to_json
 
 from bento.failures import RETRY_AFTER_SECONDS, body_of, refusal, status_of
+from bento.observing.watch import Watch
+from bento.observing.watcher import REST, Watcher
 from bento.predictor import Outcome, Predictor
-from bento.watch import Watch
-from bento.watching import REST, Watcher
 from models.errors import OnlineStoreError, Problem, TandemError, ValueRejectedError
 
 Scope = MutableMapping[str, Any]

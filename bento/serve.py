@@ -4,7 +4,7 @@ import os
 import sys
 
 from backends.settings import QUIET, Settings
-from bento.build import BuiltBento
+from bento.building.build import BuiltBento
 
 # What these settings begin with.
 OF_A_SERVICE = ("access_", "api_", "grpc_", "log_", "otlp_", "request_", "tls_", "trace_")

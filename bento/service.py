@@ -17,16 +17,16 @@ from starlette.responses import Response
 from backends.online_store import open_store
 from backends.settings import Settings, quiet
 from bento import rest
+from bento.building.image import service_image
 from bento.failures import refusal
-from bento.image import service_image
 from bento.lineage import MODEL_FILE, Lineage
+from bento.observing.watcher import Watcher
 from bento.open_inference.inference import OpenInference
 from bento.open_inference.lane import GrpcLane
 from bento.open_inference.rest import OpenInferenceRest
 from bento.openapi import Document, document_of
 from bento.predictor import Predictor
 from bento.schema import answer_model, request_model, requests_model, untyped_answers_model
-from bento.watching import Watcher
 from models.contract import Contract
 from models.errors import Problem
 from models.scoring import Scorer
@@ -34,7 +34,7 @@ from models.scoring import Scorer
 CONFIG: dict[str, Any] = {
     "workers": 1,
     "logging": {"access": {"enabled": False}},  # costs about 15 % of the throughput (BentoML#2267)
-    "metrics": {"enabled": False},  # `bento.metrics` takes their place
+    "metrics": {"enabled": False},  # `bento.observing.metrics` takes their place
     "tracing": {"excluded_urls": ".*"},  # BentoML's own routes are not worth a trace
     "envs": [{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
 }

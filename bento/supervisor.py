@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from backends.settings import Settings
-from bento.keys import KeyRing, check_listening
+from bento.guard.keys import KeyRing, check_listening
 from models.errors import TandemError
 
 BACKLOG = 2048

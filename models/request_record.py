@@ -1,7 +1,8 @@
 """What is kept of an answered request: the columns of its row in a log file and in the table that the files land in.
 
-The service writes such files (`bento.request_log`), the lakehouse reads them (`backends.request_logs`). A file is text:
-its first line names the columns, each further line is one row, a JSON array in their order. The name tells its state.
+The service writes such files (`bento.observing.request_log`), the lakehouse reads them (`backends.request_logs`). A
+file is text: its first line names the columns, each further line is one row, a JSON array in their order. The name
+tells its state.
 """
 
 from collections.abc import Sequence

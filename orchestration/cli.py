@@ -59,8 +59,8 @@ def image(
     name: Annotated[str, typer.Option(help="Name of the image: [registry/]repository[:tag].")] = "",
 ) -> None:
     """Build the container image of a model's newest Bento."""
-    from bento.build import find_bento
-    from bento.containerize import MOST_BYTES, containerize
+    from bento.building.build import find_bento
+    from bento.building.containerize import MOST_BYTES, containerize
 
     settings = Settings()
     built = containerize(find_bento(settings.bentoml_home, model), settings, name)
@@ -73,7 +73,7 @@ def image(
 @app.command()
 def api_key(name: Annotated[str, typer.Argument(help="Who is to have it.")]) -> None:
     """Make an API key: print it, once, and below it the line for TANDEM_API_KEYS_FILE."""
-    from bento.keys import new_key
+    from bento.guard.keys import new_key
 
     for line in new_key(name):
         typer.echo(line)

@@ -41,7 +41,7 @@ def run_all(settings: Settings) -> int:
 
 def api_command(settings: Settings, model: str, port: int) -> tuple[list[str], dict[str, str]]:
     """Return command and environment of a model's newest Bento; `TandemError` when none is built."""
-    from bento.build import find_bento
+    from bento.building.build import find_bento
     from bento.serve import serve_command
 
     return serve_command(find_bento(settings.bentoml_home, model), settings, port)

@@ -10,7 +10,7 @@ import pytest
 
 from assets.resources import Backends
 from backends.settings import Settings
-from bento.build import find_bento
+from bento.building.build import find_bento
 from tests.lives import TODAY, Lived, declare, populate, reason_of, run_job, silent_instance, small_churn
 from tests.serving import free_port, running
 
@@ -66,4 +66,5 @@ def lived(tmp_path_factory, empty_mlflow) -> Iterator[Lived]:
         assert training.success, reason_of(training)
         with running(find_bento(settings.bentoml_home, "churn"), settings, port):
             night = run_job(settings, instance, "churn_nightly", TODAY)
-            yield Lived(settings, declaration, instance, training, night)
+            requests = run_job(settings, instance, "churn_requests")
+            yield Lived(settings, declaration, instance, training, night, requests)

@@ -58,6 +58,7 @@ class Lived:
     instance: dg.DagsterInstance
     training: dg.ExecuteInProcessResult
     night: dg.ExecuteInProcessResult
+    requests: dg.ExecuteInProcessResult
 
     @property
     def backends(self) -> Backends:

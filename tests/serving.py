@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from backends.settings import Settings
-from bento.build import BuiltBento
+from bento.building.build import BuiltBento
 from bento.serve import serve_command
 
 START_SECONDS = 120

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from backends.settings import ROOT, Settings
-from bento.connections import NEEDS_NO_KEY
+from bento.guard.connections import NEEDS_NO_KEY
 
 KUBERNETES = ROOT / "deploy" / "kubernetes.yaml"
 COMPOSE = ROOT / "deploy" / "compose.yaml"

@@ -17,7 +17,7 @@ import pytest
 
 from assets.resources import Backends
 from backends.settings import ROOT, Settings
-from bento.build import find_bento
+from bento.building.build import find_bento
 from models.declaration import Declaration, load_declaration
 from models.encoding import encode_arrow
 from models.scoring import Scorer

@@ -115,6 +115,7 @@ class Parts:
             stream,
             self.schema,
             compression="zstd",
+            max_rows_per_page=ROW_GROUP_ROWS,  # each page costs whoever reads it a decompressor
             store_schema=False,
             use_dictionary=[name for name in self.schema.names if name not in self.distinct],
             column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED") or None,

@@ -205,7 +205,9 @@ def _tensor(name: str, datatype: str | None, values: Sequence[Any]) -> Tensor:
     """Return a column as a tensor; what the model does not know goes as it is, and is refused there."""
     if datatype is None:
         datatype = "FP64" if all(isinstance(value, int | float) for value in values) else BYTES
-    if datatype.startswith("FP"):  # in FP64, so that a number is rounded once, by the one encoder
+    if datatype.startswith("FP") and all(type(value) is int for value in values):
+        return Tensor(name, "INT64", list(values))  # whole, so that a number is rounded once, by the one encoder
+    if datatype.startswith("FP"):
         return Tensor(name, "FP64", [float("nan") if value is None else value for value in values])
     return Tensor(name, datatype, list(values))
 

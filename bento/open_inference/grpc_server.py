@@ -15,15 +15,15 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from bento.admission import Admission
 from bento.failures import RETRY_AFTER_SECONDS, body_of, status_of
-from bento.keys import KeyRing
+from bento.guard.admission import Admission
+from bento.guard.keys import KeyRing
+from bento.observing.watch import Watch
+from bento.observing.watcher import OIP_GRPC
 from bento.open_inference.contents import head_of, outputs_in, response_of, tensors_in
 from bento.open_inference.inference import OpenInference
 from bento.open_inference.messages import METHODS, POOL, SERVICE
 from bento.open_inference.tensors import refused
-from bento.watch import Watch
-from bento.watching import OIP_GRPC
 from models.errors import PortTakenError
 
 DRAIN_SECONDS = 10.0  # for calls in flight when the worker is to end

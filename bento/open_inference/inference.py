@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from bento.observing.watch import Watch
+from bento.observing.watcher import Watcher
 from bento.open_inference.tensors import Described, Tensor, answered, inputs_of, outputs_of, requests_of, wanted
 from bento.predictor import Predictor
-from bento.watch import Watch
-from bento.watching import Watcher
 from models.errors import ModelNotServedError, TandemError, ValueRejectedError
 
 PLATFORM = "onnx_onnxv1"

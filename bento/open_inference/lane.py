@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from backends.settings import Settings
-from bento.gate import Rules, listening_hosts
+from bento.guard.gate import Rules, listening_hosts
 from bento.open_inference.inference import OpenInference
 from models.contract import Contract
 from models.errors import PortTakenError

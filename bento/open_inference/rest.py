@@ -7,12 +7,12 @@ from typing import Any
 from pydantic_core import to_json
 
 from bento.failures import RETRY_AFTER_SECONDS, body_of, status_of
+from bento.observing.watch import Watch
+from bento.observing.watcher import OIP_REST
 from bento.open_inference.bodies import read_request, written_response
 from bento.open_inference.inference import OpenInference
 from bento.open_inference.tensors import HEADER_LENGTH
 from bento.rest import App, DisconnectedError, Headers, Receive, Scope, Send, body_from, header_of, request_id_of
-from bento.watch import Watch
-from bento.watching import OIP_REST
 from models.errors import Problem
 
 ROUTE = re.compile(

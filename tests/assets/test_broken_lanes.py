@@ -26,9 +26,9 @@ from assets.resources import Backends
 from backends.nights import Published
 from backends.online_store import open_store
 from backends.settings import Settings
-from bento.build import BuiltBento, build_bento
+from bento.building.build import BuiltBento, build_bento
 from bento.client import ApiClient
-from bento.keys import new_key
+from bento.guard.keys import new_key
 from bento.lineage import MODEL_FILE, Lineage
 from models.contract import METADATA_KEY, CategoryFeature, Contract
 from models.declaration import Declaration

@@ -13,7 +13,7 @@ import yaml
 from matplotlib.image import imread
 
 from backends.nights import newest_night
-from bento.build import find_bento
+from bento.building.build import find_bento
 from bento.client import ApiClient
 from bento.lineage import MODEL_FILE
 from models.encoding import encode_arrow
@@ -46,15 +46,16 @@ def night(lived):
         return newest_night(lake, GOLD)
 
 
-def test_both_jobs_succeed_and_materialize_every_asset(lived):
+def test_the_jobs_succeed_and_materialize_every_asset(lived):
     assert lived.night.success, reason_of(lived.night)
-    made = materialized(lived.training) | materialized(lived.night)
+    assert lived.requests.success, reason_of(lived.requests)
+    made = materialized(lived.training) | materialized(lived.night) | materialized(lived.requests)
     graph = assemble(lived.settings).resolve_asset_graph()
     assert made == {key.to_user_string() for key in graph.materializable_asset_keys}
 
 
 def test_every_check_of_the_definitions_was_evaluated_and_none_that_blocks_fails(lived):
-    said = {**checks(lived.training), **checks(lived.night)}
+    said = {**checks(lived.training), **checks(lived.night), **checks(lived.requests)}
     graph = assemble(lived.settings).resolve_asset_graph()
     assert set(said) == {key.name for key in graph.asset_check_keys}
     assert [name for name, check in said.items() if not check.passed and check.severity.value == "ERROR"] == []

@@ -18,7 +18,7 @@ from backends.lmdb_store import LOOK_EVERY_SECONDS
 from backends.nights import newest_night
 from backends.online_store import open_store
 from backends.settings import Settings
-from bento.build import find_bento
+from bento.building.build import find_bento
 from models.encoding import Encoded, encode_arrow
 from models.errors import EntityNotFoundError, ServiceUnreachableError, StoreUnavailableError, TandemError
 from models.scoring import Scorer

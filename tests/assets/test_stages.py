@@ -14,7 +14,7 @@ from assets.resources import Backends
 from assets.sources import report_tables
 from assets.trained_model import trained_model
 from assets.training_set import training_set
-from bento.build import find_bento
+from bento.building.build import find_bento
 from bento.lineage import MODEL_FILE
 from models.encoding import encode_arrow
 from models.errors import ColumnError, NoChampionError, TableNotFoundError, TrainingDataError

@@ -17,9 +17,9 @@ import pytest
 from backends.lakehouse.appending import append
 from backends.lakehouse.catalog import Lakehouse
 from backends.request_logs import carry_requests, forget_requests
-from bento.request_files import RequestFiles
-from bento.request_log import MAX_ROWS, Answered, RequestLog
-from bento.watch import Scored
+from bento.observing.request_files import RequestFiles
+from bento.observing.request_log import MAX_ROWS, Answered, RequestLog
+from bento.observing.watch import Scored
 from models.contract import Contract, NumberFeature
 from models.encoding import encode_arrow, encode_rows
 from models.errors import PublishConflictError

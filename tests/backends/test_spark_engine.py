@@ -314,7 +314,8 @@ class HoldingEngine:
             from pyspark import TaskContext
 
             result = function(task)
-            if isinstance(result, ScoredPart) and task.position == 2 and TaskContext.get().attemptNumber() == 0:
+            is_third = isinstance(result, ScoredPart) and task.position == 2
+            if is_third and TaskContext.get().attemptNumber() == 0 and not held.exists():
                 with held.open("a") as file:
                     file.write(f"{os.getpid()}\n{result.parts[0]}\n")
                 time.sleep(600)

@@ -10,7 +10,7 @@ import pytest
 
 from backends.online_store import open_store
 from backends.settings import Settings
-from bento.build import BuiltBento, build_bento
+from bento.building.build import BuiltBento, build_bento
 from bento.lineage import Lineage
 from models.contract import Contract
 from models.encoding import encode_rows

@@ -10,6 +10,7 @@ from models.contract import NumberFeature
 from models.encoding import Encoded
 from models.training.bins import edges
 from models.training.graph import dense_encoder
+from models.training.graph_encoder import FINEST
 from models.training.layout import learn_layout
 
 COLUMNS = arrays(np.float32, st.integers(2, 200), elements=st.floats(-1e9, 1e9, width=32))
@@ -57,6 +58,8 @@ def test_the_graph_computes_the_pieces_of_the_definition(contract_of, column, bi
     rows = Encoded(np.column_stack([asked, asked]), np.empty((len(asked), 0), np.int32))
     dense = dense_encoder(contract, layout)(rows)
     cuts, centre = layout.edges[0].astype(float), float(layout.medians[0])
+    if len(cuts) > 1 and np.diff(cuts).min() >= FINEST * np.abs(cuts).max():
+        centre = 0.0  # such numbers are not centred: float32 tells their values apart as they are
     for value, row in zip(asked, dense, strict=True):
         assert np.isfinite(row).all()
         for got, wanted, (a, b) in zip(row, pieces_of(float(value), cuts), pairwise(cuts), strict=False):

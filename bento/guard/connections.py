@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from bento.gate import Rules
-from bento.keys import is_loopback
-from bento.refusals import (
+from bento.guard.gate import Rules
+from bento.guard.keys import is_loopback
+from bento.guard.refusals import (
     HEAD_TOO_LARGE,
     MOST_HEAD_BYTES,
     NO_KEY,

@@ -17,11 +17,11 @@ import pytest
 from pydantic import SecretStr
 
 from backends.settings import Settings
+from bento.building.containerize import MOST_BYTES, BuiltImage, containerize
+from bento.building.requirements import pinned_requirements, without_hashes
 from bento.client import ApiClient
-from bento.containerize import MOST_BYTES, BuiltImage, containerize
-from bento.keys import new_key
+from bento.guard.keys import new_key
 from bento.open_inference.client import GrpcInferenceClient, RestInferenceClient
-from bento.requirements import pinned_requirements, without_hashes
 from models.encoding import encode_rows
 from models.scoring import Scorer
 from tests.containers import BASE_IMAGE, Podman, podman_in, why_not

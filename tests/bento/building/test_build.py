@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bento.build import BuiltBento, build_bento, find_bento
+from bento.building.build import BuiltBento, build_bento, find_bento
 from bento.serve import serve_command
 from models.errors import ModelFileError, TandemError
 from tests.serving import free_port
@@ -25,7 +25,8 @@ def test_a_bento_is_the_code_the_model_and_its_lineage(bento, onnx, lineage):
     assert (bento.path / "src/model/model.onnx").read_bytes() == onnx
     assert json.loads((bento.path / "src/model/lineage.json").read_text()) == lineage.model_dump()
     folders = {str(Path(file).parent) for file in files_of(bento)}
-    ours = {"bento", "bento/open_inference", "models", "backends", "backends/redis_store"}
+    packages = {"bento/building", "bento/guard", "bento/observing", "bento/open_inference"}
+    ours = {"bento", *packages, "models", "backends", "backends/redis_store"}
     assert folders == {".", *ours, "model"}  # neither training nor assets nor data
     backends = {str(Path(file).relative_to("backends")) for file in files_of(bento) if file.startswith("backends/")}
     alone = {"__init__.py", "lmdb_store.py", "online_store.py", "settings.py", "vector_spool.py", "vectors.py"}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from bento.keys import new_key
-from tests.bento.raw_http import Answer, RawConnection, request
+from bento.guard.keys import new_key
+from tests.bento.guard.raw_http import Answer, RawConnection, request
 from tests.serving import free_port, running
 
 MOST_BODY_BYTES = 100_000

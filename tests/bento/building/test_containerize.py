@@ -10,8 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from backends.settings import Settings
-from bento.build import BuiltBento
-from bento.containerize import BuiltImage, containerize, find_engine, inspect_image, labels_of
+from bento.building.build import BuiltBento
+from bento.building.containerize import BuiltImage, containerize, find_engine, inspect_image, labels_of
 from models.errors import ImageError, ModelFileError
 from orchestration.cli import app
 

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from backends.settings import Settings
-from bento import keys
-from bento.keys import KeyRing, check_listening, new_key
+from bento.guard import keys
+from bento.guard.keys import KeyRing, check_listening, new_key
 from models.errors import ApiKeysError
 from orchestration.cli import app
 

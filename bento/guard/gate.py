@@ -16,9 +16,9 @@ from typing import Self
 import uvicorn.config
 
 from backends.settings import Settings
-from bento.admission import Admission
-from bento.keys import KeyRing, check_listening
-from bento.refusals import Refusal, body_too_large
+from bento.guard.admission import Admission
+from bento.guard.keys import KeyRing, check_listening
+from bento.guard.refusals import Refusal, body_too_large
 from models.contract import Contract
 
 LEAST_BODY_BYTES = 1 << 20
@@ -64,7 +64,7 @@ def install(settings: Settings, contract: Contract, count: Callable[[int], None]
 
     `ApiKeysError` when the keys cannot be read, or when there are none and this process listens beyond loopback.
     """
-    from bento.connections import GuardedConnection
+    from bento.guard.connections import GuardedConnection
 
     rules = Rules.of(settings, contract, count)
     for host in listening_hosts():

@@ -7,9 +7,9 @@ from opentelemetry.trace import StatusCode
 
 from backends.settings import Settings
 from bento.lineage import Lineage
-from bento.tracing import Tracing
+from bento.observing.tracing import Tracing
 from models.errors import TandemError
-from tests.bento.collector import collecting
+from tests.bento.observing.collector import collecting
 
 LINEAGE = Lineage(model="tiny", version="3", sha256="ab" * 32)
 BEGUN = 1_795_600_000_000_000_000

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from bentoml.monitoring import MonitorBase, monitor
 
-from bento.request_files import NoRoomError, RequestFiles
-from bento.watch import COLUMNS, Scored
+from bento.observing.request_files import NoRoomError, RequestFiles
+from bento.observing.watch import COLUMNS, Scored
 from models.contract import Contract
 from models.encoding import Encoded
 from models.request_record import Column, category_words, record_columns

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from backends.settings import Settings
 from bento.lineage import Lineage
-from bento.logs import AccessLog
-from bento.metrics import Metrics
-from bento.request_files import RequestFiles
-from bento.request_log import Answered, RequestLog
-from bento.watch import Scored, Watch
+from bento.observing.logs import AccessLog
+from bento.observing.metrics import Metrics
+from bento.observing.request_files import RequestFiles
+from bento.observing.request_log import Answered, RequestLog
+from bento.observing.watch import Scored, Watch
 from models.contract import Contract
 
 if TYPE_CHECKING:
-    from bento.tracing import Tracing
+    from bento.observing.tracing import Tracing
 
 REST, OIP_REST, OIP_GRPC = "rest", "oip_rest", "oip_grpc"
 UNKNOWN_TIME = -(2**63)  # what NaT is as an int64
@@ -42,7 +42,7 @@ class Watcher:
         `TandemError` when traces are to be sent and the package that sends them is not installed.
         """
         if self._settings.traces:
-            from bento.tracing import Tracing  # OpenTelemetry is imported where it is asked for
+            from bento.observing.tracing import Tracing  # OpenTelemetry is imported where it is asked for
 
             self._tracing = Tracing.open(self._settings, self._lineage)
         self.metrics.start()

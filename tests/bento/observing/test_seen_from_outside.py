@@ -19,9 +19,9 @@ from bento.open_inference.client import GrpcInferenceClient, RestInferenceClient
 from models.encoding import encode_arrow, encode_rows
 from models.errors import ContractError
 from models.scoring import Scorer
-from tests.bento.collector import collecting
 from tests.bento.conftest import FRESH, STALE, STALE_KEY
-from tests.bento.test_metrics import samples
+from tests.bento.observing.collector import collecting
+from tests.bento.observing.test_metrics import samples
 from tests.serving import free_port, running
 from tests.tiny_model import tiny_contract, tiny_rows
 

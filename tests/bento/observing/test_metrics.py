@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bento.lineage import Lineage
-from bento.metrics import LATENCIES, Metrics
+from bento.observing.metrics import LATENCIES, Metrics
 
 LINEAGE = Lineage(model="tiny", version="3", sha256="ab" * 32, training_snapshot="8170927402156543211")
 
@@ -103,7 +103,7 @@ def test_nothing_is_lost_while_others_count_and_scrape():
 
 
 def test_a_failure_while_counting_does_not_end_it(monkeypatch, caplog):
-    monkeypatch.setattr("bento.metrics.FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr("bento.observing.metrics.FLUSH_SECONDS", 0.01)
     metrics, failed, again = Metrics(LINEAGE), threading.Event(), threading.Event()
     flush = metrics.flush
 

@@ -1,7 +1,7 @@
 """What a service writes to stderr: JSON by setting, one line an event; and by setting a line for a request.
 
 A line never has the key or a feature of a request, nor an error's message, which may quote them: it has the request's
-id, and the request log (`bento.request_log`) the rest. Lines are written by a thread; when it cannot keep up, they are
+id, and the request log (`request_log`) the rest. Lines are written by a thread; when it cannot keep up, they are
 dropped and counted.
 """
 

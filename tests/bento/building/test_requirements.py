@@ -12,9 +12,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from bento import requirements
-from bento.build import BuiltBento
-from bento.requirements import REQUIREMENTS, pinned_requirements, without_hashes
+from bento.building import requirements
+from bento.building.build import BuiltBento
+from bento.building.requirements import REQUIREMENTS, pinned_requirements, without_hashes
 from bento.serve import serve_command
 from models.errors import ImageError
 from tests.serving import free_port, running

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from bento.serve import serve_command
-from tests.bento.raw_http import request
+from tests.bento.guard.raw_http import request
 from tests.serving import START_SECONDS, free_port
 
 CALLERS = 8

@@ -13,7 +13,7 @@ import pytest
 
 from models.encoding import encode_rows
 from models.scoring import Scorer
-from tests.bento.raw_http import Answer, RawConnection, request
+from tests.bento.guard.raw_http import Answer, RawConnection, request
 from tests.serving import free_port, running
 
 CALLERS = (

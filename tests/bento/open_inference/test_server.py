@@ -19,10 +19,10 @@ from pydantic import SecretStr
 
 from backends.online_store import open_store
 from backends.settings import ROOT, Settings
-from bento.admission import Admission
 from bento.failures import status_of
-from bento.gate import Rules
-from bento.keys import KeyRing, new_key
+from bento.guard.admission import Admission
+from bento.guard.gate import Rules
+from bento.guard.keys import KeyRing, new_key
 from bento.open_inference import grpc_server
 from bento.open_inference.client import GrpcInferenceClient
 from bento.open_inference.grpc_server import GrpcServer, Limits

@@ -63,7 +63,9 @@ class Target:
         assert not any(secret in text for secret in self.secrets), text
 
     def expected(self, request: Any) -> float:
-        features = dict(self.rows[request["customer_id"]]) if request.get("customer_id") is not None else {}
+        key, features = request.get("customer_id"), {}
+        if key is not None and key < len(self.rows):  # whoever is unknown is answered if the request has all features
+            features = dict(self.rows[key])
         features |= request.get("features") or {}
         return float(self.scorer.score(encode_rows(CONTRACT, [features]))[0])
 

@@ -1,6 +1,6 @@
 """The definition of a service's container image, as it travels in the Bento: base, environment, requirements.
 
-What is installed is said in `bento/requirements.py`; the image itself is built by `bento/containerize.py`.
+What is installed is said in `requirements`; the image itself is built by `containerize`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import attrs
 import bentoml
 
 from backends.settings import ROOT, Settings
-from bento.requirements import REQUIREMENTS_FILE, without_hashes
+from bento.building.requirements import REQUIREMENTS_FILE, without_hashes
 
 # What a container is told unless it is told otherwise. BentoML makes ENV lines of the image of it, and nothing else.
 IMAGE_ENVIRONMENT = {

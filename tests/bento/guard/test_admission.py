@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from bento.admission import FEW, PATIENCE, Admission
+from bento.guard.admission import FEW, PATIENCE, Admission
 
 EACH = 0.0005  # seconds of work for an answer
 REFUSAL = 0.00004

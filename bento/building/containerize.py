@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from backends.settings import QUIET, Settings
-from bento.build import BuiltBento
+from bento.building.build import BuiltBento
 from bento.lineage import MODEL_FILE, Lineage
 from models.errors import ImageError, ModelFileError
 from models.scoring import sha256_of

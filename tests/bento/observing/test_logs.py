@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from backends.settings import Settings
-from bento.logs import MAX_LINES, AccessLog, JsonLines
+from bento.observing.logs import MAX_LINES, AccessLog, JsonLines
 
 
 def lines_of(requests, **settings) -> list[str]:
@@ -90,7 +90,7 @@ CONFIGURED = """
 import logging
 from bentoml._internal.log import configure_server_logging
 from backends.settings import Settings
-from bento.logs import configure
+from bento.observing.logs import configure
 
 configure_server_logging()
 configure(Settings(log_format="json"))

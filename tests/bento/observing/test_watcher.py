@@ -7,11 +7,11 @@ from backends.lakehouse.catalog import Lakehouse
 from backends.request_logs import carry_requests
 from backends.settings import Settings
 from bento.lineage import Lineage
-from bento.watch import Scored, Watch
-from bento.watching import OIP_REST, REST, UNKNOWN_TIME, Watcher
+from bento.observing.watch import Scored, Watch
+from bento.observing.watcher import OIP_REST, REST, UNKNOWN_TIME, Watcher
 from models.contract import Api
 from models.encoding import encode_rows
-from tests.bento.test_metrics import samples
+from tests.bento.observing.test_metrics import samples
 from tests.tiny_model import tiny_contract, tiny_rows
 
 LINEAGE = Lineage(model="tiny", version="3", sha256="ab" * 32)

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.settings import QUIET, ROOT
+from bento.building.requirements import REQUIREMENTS_FILE, pinned_requirements
 from bento.lineage import MODEL_FILE, Lineage
-from bento.requirements import REQUIREMENTS_FILE, pinned_requirements
 from models.errors import ModelFileError, TandemError
 from models.scoring import Scorer, sha256_of
 
 SHIPPED = (
     "bento/*.py",
+    "bento/*/*.py",
     "bento/open_inference/*.pb",
-    "bento/open_inference/*.py",
     "models/*.py",
     "backends/__init__.py",
     "backends/lmdb_store.py",
@@ -114,7 +114,7 @@ def _run(context: Path, tag: str, labels: Mapping[str, str], bentoml_home: Path)
     }
     bentoml_home.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "bento.build", tag, json.dumps(dict(labels))],
+        [sys.executable, "-m", "bento.building.build", tag, json.dumps(dict(labels))],
         cwd=context,
         env={**os.environ, **QUIET, **environment},
         capture_output=True,
@@ -130,7 +130,7 @@ def _build_here(tag: str, labels: dict[str, str]) -> None:
     import bentoml
     from bentoml._internal.bento.build_config import BentoEnvSchema  # its builder takes nothing else
 
-    from bento.image import IMAGE_ENVIRONMENT, service_image
+    from bento.building.image import IMAGE_ENVIRONMENT, service_image
 
     labels["content_sha256"] = _digest(Path(), service_image().base_image)
     try:

@@ -1,4 +1,4 @@
-"""The notes of one request: when each stage ended, what was scored, what went wrong. `bento.watching` reads them."""
+"""The notes of one request: when each stage ended, what was scored, what went wrong. `watcher` reads them."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,0 +1,1 @@
+"""From ONNX bytes to a Bento, and from a Bento to a container image."""

@@ -1,0 +1,1 @@
+"""Who may ask a service, how much, how fast, and how many at once."""
