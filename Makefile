@@ -11,10 +11,10 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-image check format dev serve image bench bench-batch bench-growth bench-api schema protocol lock screenshots clean
+.PHONY: help setup demo test test-image check format dev serve image bench bench-batch bench-growth bench-api bench-overload schema protocol lock screenshots clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.installed ## install uv (in a private folder, if there is none) and the locked dependencies
 
@@ -53,6 +53,9 @@ bench-growth: setup ## the night from one to twenty million customers, beside it
 
 bench-api: setup ## the API over REST and gRPC, beside its floor and MLflow's server: ROWS=5000000 (12 minutes)
 	@$(BIN)/python -m benchmarks.api --rows $(ROWS) $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS),--seconds $(SECONDS))
+
+bench-overload: setup ## the API asked three times as much as it can take, for a minute (ROWS=5000000)
+	@$(BIN)/python -m benchmarks.api_overload --rows $(ROWS) $(if $(JSON),--json $(JSON))
 
 schema: setup ## write the JSON Schema of declarations, and their reference page
 	@$(BIN)/tandem schema > models/declaration.schema.json && $(BIN)/python -m docs.declaration_reference

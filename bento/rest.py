@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import from_json, to_json
 
 from bento.failures import RETRY_AFTER_SECONDS, body_of, refusal, status_of
+from bento.guard.admission import INLINE_BYTES
 from bento.observing.watch import Watch
 from bento.observing.watcher import REST, Watcher
 from bento.predictor import Outcome, Predictor
@@ -29,7 +30,6 @@ Headers = list[tuple[bytes, bytes]]
 ROWS = "rows"
 NOTHING: Mapping[str, Any] = {}
 LONGEST_REQUEST_ID = 128
-INLINE_BYTES = 16_384  # of a body; up to here the event loop waits about as long as a thread would cost
 JSON = b"application/json"
 METRICS = CONTENT_TYPE_LATEST.encode()
 PAGE_POLICY = (

@@ -6,12 +6,17 @@ too many, refusing the surplus keeps the others within their budget; answering e
 
 import random
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 PATIENCE = 0.1  # seconds after which it is no burst any more; the interval of CoDel (RFC 8289)
 PAUSE = 0.002  # seconds; a loop that had nothing to do for so long is not overloaded at the moment
 SHARE = 0.05  # of a new measurement in the mean
+INLINE_BYTES = 16_384  # of a body; up to here the event loop waits about as long as a thread would cost
 FEW = 8  # requests at a time that are no overload, however slow the machine is
+
+Answer = TypeVar("Answer")
 
 
 class Admission:
@@ -86,3 +91,27 @@ class Admission:
             self._queue_since = None
         self._chance = min(1.0, self._room / (came * self._seconds_each))
         self._taken_while_busy = self._refused_while_busy = 0
+
+
+@types.coroutine
+def until_it_waits(answer: Coroutine[Any, Any, Answer], done: Callable[[], None]) -> Generator[Any, Any, Answer]:
+    """Await an answer, and call `done` when it first waits for something elsewhere, like a store, or ends.
+
+    Whoever waits there keeps no loop busy, and is no queue.
+    """
+    try:
+        waits_for = answer.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        done()
+    while True:
+        try:
+            try:
+                sent = yield waits_for
+            except BaseException as error:  # noqa: BLE001  # a cancellation is the answer's own business
+                waits_for = answer.throw(error)
+            else:
+                waits_for = answer.send(sent)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]

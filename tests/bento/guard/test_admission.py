@@ -1,10 +1,11 @@
 """Who is taken and who is refused, in a loop whose clock stands still unless it works."""
 
+import asyncio
 import random
 
 import pytest
 
-from bento.guard.admission import FEW, PATIENCE, Admission
+from bento.guard.admission import FEW, PATIENCE, Admission, until_it_waits
 
 EACH = 0.0005  # seconds of work for an answer
 REFUSAL = 0.00004
@@ -101,6 +102,65 @@ def test_one_long_request_does_not_make_the_next_ones_wait_for_their_turn(loop):
     loop.turn(1, work=0.3)
     turns, _ = loop.run(0.5 / EACH, seconds=1)
     assert all(all(taken) for taken in turns)
+
+
+def test_who_waits_for_a_store_is_no_queue():
+    came, left = [], []
+
+    async def answer(number: int) -> int:
+        came.append(number)
+        await asyncio.sleep(0)  # the store
+        if number == 3:
+            raise ValueError(number)
+        return number
+
+    async def asked(number: int) -> int:
+        return await until_it_waits(answer(number), lambda: left.append(len(came)))
+
+    async def ask_all() -> list[object]:
+        return await asyncio.gather(*map(asked, range(5)), return_exceptions=True)
+
+    *_, failed, last = asyncio.run(ask_all())
+    assert (repr(failed), last) == ("ValueError(3)", 4)
+    assert left == [1, 2, 3, 4, 5]  # each as soon as it waited, once
+
+
+def test_an_answer_that_is_cancelled_while_it_waits_is_told_so():
+    seen = []
+
+    async def answer() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    async def asked() -> None:
+        await until_it_waits(answer(), lambda: seen.append("done"))
+
+    async def give_up() -> None:
+        task = asyncio.create_task(asked())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(give_up())
+    assert seen == ["done", "cancelled"]
+
+
+def test_an_answer_that_never_waits_is_done_when_it_ends():
+    seen = []
+
+    async def answer() -> str:
+        seen.append("answered")
+        return "it"
+
+    async def asked() -> str:
+        return await until_it_waits(answer(), lambda: seen.append("done"))
+
+    assert asyncio.run(asked()) == "it"
+    assert seen == ["answered", "done"]
 
 
 def test_the_refused_are_counted(loop):
