@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     api_max_body_bytes: int = Field(0, ge=0, description="Longest request body. Default: by the model's batch limit.")
     api_max_connections: int = Field(1000, ge=1, description="Connections that one service holds open at most.")
     api_longest_wait_ms: float = Field(
-        8.0, gt=0, description="Requests that would wait longer for their turn are refused with 503."
+        4.0, gt=0, description="Requests that would wait longer for their turn are refused with 503."
     )
     api_request_seconds: float = Field(10.0, gt=0, description="A slower request is cut off, arrival and answer.")
     tls_certificate: Path | None = Field(
