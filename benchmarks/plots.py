@@ -60,7 +60,13 @@ def _color(system: str) -> str:
 
 
 BUDGET_MS = 15.0
-STYLES = {"tandem-rest": (OURS, "-"), "tandem-grpc": (OURS, "--"), "tandem-oip": (OURS, ":"), "bare": (LIMIT, "-")}
+STYLES = {
+    "tandem-rest": (OURS, "-"),
+    "tandem-grpc": (OURS, "--"),
+    "tandem-oip": (OURS, ":"),
+    "bare": (LIMIT, "-"),
+    "mlflow-tensors": (RIVAL, "--"),
+}
 
 
 def waits(records: Sequence[Mapping[str, Any]], path: Path) -> None:

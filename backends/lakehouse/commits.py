@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.table import Table, TableProperties, Transaction
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.update import AssertRefSnapshotId
+from pyiceberg.table.update import AssertRefSnapshotId, _apply_table_update, _TableMetadataUpdateContext
 
 from models.errors import LakehouseError, PublishConflictError
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 class Change(Transaction):  # type: ignore[misc]
-    """A transaction that works its metadata out once a step: pyiceberg copies all of it each time that it looks.
+    """A transaction that works its metadata out once a step; pyiceberg copies all of it each time that it looks.
 
     After a year of nights that is nearly the whole time of a commit.
     """
@@ -37,7 +37,10 @@ class Change(Transaction):  # type: ignore[misc]
         """The table's metadata with all that was changed so far; not to be changed itself."""
         base, updates = self._table.metadata, self._updates
         if self._worked_out is None or self._worked_out[0] is not base or self._worked_out[1] is not updates:
-            self._worked_out = (base, updates, super().table_metadata)
+            context, metadata = _TableMetadataUpdateContext(), base
+            for update in updates:
+                metadata = _apply_table_update(update, metadata, context)
+            self._worked_out = (base, updates, metadata)
         return self._worked_out[2]
 
 

@@ -17,6 +17,7 @@ from backends.lakehouse.files import files_below
 from models.errors import LakehouseError
 
 ROW_GROUP_ROWS = 256 * 1024  # 8 MB of scores until they are written, and enough to read fast
+PAGE_ROWS = 64 * 1024  # each page costs whoever reads it a decompressor; a reader holds one of each column
 
 
 class Part:
@@ -115,7 +116,7 @@ class Parts:
             stream,
             self.schema,
             compression="zstd",
-            max_rows_per_page=ROW_GROUP_ROWS,  # each page costs whoever reads it a decompressor
+            max_rows_per_page=PAGE_ROWS,
             store_schema=False,
             use_dictionary=[name for name in self.schema.names if name not in self.distinct],
             column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED") or None,
