@@ -64,7 +64,7 @@ class Target:
 
     def expected(self, request: Any) -> float:
         key, features = request.get("customer_id"), {}
-        if key is not None and 0 <= key < len(self.rows):  # whoever is unknown is answered if the request has all features
+        if key is not None and 0 <= key < len(self.rows):  # all features may be in the request
             features = dict(self.rows[key])
         features |= request.get("features") or {}
         return float(self.scorer.score(encode_rows(CONTRACT, [features]))[0])
