@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -98,9 +98,8 @@ def test_with_keys_only_who_has_one_may_ask_more_than_whether_it_lives(inference
                 assert "Send `authorization: Bearer KEY` or `x-api-key: KEY`" in error.details()
             error = await failure(method(channel, "ModelMetadata")(METHODS["ModelMetadata"][0](name="tiny")))
             assert error.code() == grpc.StatusCode.UNAUTHENTICATED
-            services = reflection_pb2.ServerReflectionRequest(list_services="")
-            reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
-            assert (await failure(reflect(iter([services])).read())).code() == grpc.StatusCode.UNAUTHENTICATED
+            refused = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()  # it may not even ask
+            assert await refused.code() == grpc.StatusCode.UNAUTHENTICATED
             for name in ("ServerLive", "ServerReady", "ModelReady"):
                 await method(channel, name)(METHODS[name][0]())
             health = health_pb2_grpc.HealthStub(channel)
