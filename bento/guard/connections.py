@@ -112,8 +112,9 @@ class GuardedConnection(HttpToolsProtocol):
             return
         was_in_head = self._in_head
         super().data_received(data)
-        if was_in_head and self._in_head:
-            self._head_bytes += len(data)
+        if self._in_head:
+            so_far = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+            self._head_bytes = self._head_bytes + len(data) if was_in_head else so_far
             if self._head_bytes > MOST_HEAD_BYTES:
                 self._give_up(HEAD_TOO_LARGE)
 

@@ -169,10 +169,12 @@ def test_an_endless_head_is_cut_off(connection):
     # what was unread resets the connection, so the answer may or may not arrive; the service goes on
 
 
-def test_a_head_beyond_the_limit_is_refused(connection):
-    connection.send(b"GET / HTTP/1.1\r\n")
-    for i in range(70):
-        connection.send(b"x-%d: " % i, b"y" * 1000, b"\r\n")
+@pytest.mark.parametrize("at_once", [1, 60], ids=["one by one", "most of them at once"])
+def test_a_head_beyond_the_limit_is_refused(connection, at_once):
+    lines = [b"x-%d: %s\r\n" % (i, b"y" * 1000) for i in range(70)]
+    connection.send(b"GET / HTTP/1.1\r\n", *lines[:at_once])
+    for line in lines[at_once:]:
+        connection.send(line)
     assert refused(connection.answer(), 431, "HeadTooLarge", "headers")
 
 
