@@ -13,6 +13,7 @@ for the same first layer: see `rising_columns`.
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto, helper
 
 from models.contract import CATEGORIES, NUMBERS, Contract
@@ -24,6 +25,7 @@ CLAMP = 1e29  # of any number as it is read, on either side; the edges are far w
 MISSING = -4 * CLAMP  # what a missing number reads as
 LARGEST_SCALE = 1e30  # of float32; a smaller reach is hardly distinct from 0
 FINEST = 2.0**-12  # piece, by the largest edge: below, float32 must be centred to tell its values apart
+LARGEST_EDGE = 2.0**40  # of numbers that are read as they are
 
 
 def add_encoder(parts: GraphParts, contract: Contract, layout: Layout) -> str:
@@ -46,7 +48,7 @@ def add_encoder(parts: GraphParts, contract: Contract, layout: Layout) -> str:
 def _pieces(parts: GraphParts, contract: Contract, layout: Layout) -> str:
     """Add the pieces of every number and the indicators, with zeros in the one-hot columns.
 
-    Numbers whose pieces are fine or huge are centred and scaled first, so that they keep their precision; all are
+    Numbers that are huge, or whose pieces are fine, are centred and scaled first, so that they keep their precision; all are
     clamped, so that none overflows. A missing one reads as a value below the clamp, where every piece is 0 and the
     indicator, one more piece, is 1.
     """
@@ -78,10 +80,16 @@ def _centre_and_scale(layout: Layout) -> tuple[Numbers, Numbers]:
     centre, scale = np.zeros_like(layout.medians), np.ones_like(layout.medians)
     for j, cuts in enumerate(layout.edges):
         exact = cuts.astype(np.float64)
-        if len(exact) > 1 and not np.diff(exact).min() >= max(FINEST * np.abs(exact).max(), 1 / LARGEST_SCALE):
+        if len(exact) > 1 and not _can_be_read_as_it_is(exact):
             centre[j] = layout.medians[j]
             scale[j] = min(1 / (exact[-1] - exact[0]), LARGEST_SCALE)
     return centre, scale
+
+
+def _can_be_read_as_it_is(edges: npt.NDArray[np.float64]) -> bool:
+    """Tell whether float32 has the pieces between the edges exactly enough, and both are far from its limits."""
+    largest, narrowest = np.abs(edges).max(), np.diff(edges).min()
+    return bool(largest <= LARGEST_EDGE and narrowest >= max(FINEST * largest, 1 / LARGEST_SCALE))
 
 
 def _missing(contract: Contract, layout: Layout, centre: Numbers, scale: Numbers) -> Numbers:

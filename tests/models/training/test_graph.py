@@ -42,6 +42,18 @@ def test_the_encoder_computes_its_definition(drawn, rows_of):
     np.testing.assert_allclose(dense, [slow_columns(drawn, layout, rows, i) for i in range(60)], atol=2e-3)
 
 
+@pytest.mark.parametrize("offset", [-2.0, 1.0, 1000.0])
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-20, 1e-6, 1.0, 1e6, 1e12, 1e20, 1e30, 1e34])
+def test_numbers_of_any_magnitude_are_read_as_what_they_are(contract_of, magnitude, offset):
+    contract = contract_of({"x": NumberFeature(kind="number", missing=True)})
+    values = np.append((np.linspace(0, 4, 400) + offset) * magnitude, [np.nan] * 20).astype(np.float32)
+    rows = Encoded(values[:, None], np.empty((420, 0), np.int32))
+    layout = learn_layout(contract, rows, 8)
+    assert len(layout.edges[0]) == 9
+    dense = dense_encoder(contract, layout)(rows)
+    np.testing.assert_allclose(dense, [slow_columns(contract, layout, rows, i) for i in range(420)], atol=2e-3)
+
+
 def test_the_graph_agrees_with_the_trainers_forward_pass(drawn, rows_of):
     layout = learn_layout(drawn, rows_of(drawn, 500), 8)
     layers, rows = random_layers(layout.width), rows_of(drawn, 1500, seed=1)
