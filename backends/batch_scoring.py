@@ -18,7 +18,7 @@ from backends.engines import Engine
 from backends.gold_tables import PARTITION, part_schema, predictions_schema, rejects_schema
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.parts import Parts
-from backends.lakehouse.publishing import Staged, discard, publish, stage, write_day
+from backends.lakehouse.publishing import Staged, publish, stage, write_day
 from backends.lakehouse.reading import Plan, Reader, Share, Snapshot, partition_is
 from backends.nights import Night, Published, published_nights
 from backends.repeated_keys import Ascending, KeyRange, follow_each_other, in_order, repeated_keys_of
@@ -36,7 +36,7 @@ from models.audit import (
 )
 from models.contract import Contract
 from models.encoding import check_columns, entity_key_type
-from models.errors import AuditError, ColumnError, LakehouseError, PublishConflictError
+from models.errors import AuditError, ColumnError, LakehouseError
 
 SHARES_A_SLOT = 4
 MANY_PARTS = 32  # for a night, where they are smaller than the table asks for
@@ -76,13 +76,8 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
     report = _audit(lake, engine, night, staged, Expected(plan.snapshot.rows, _rejected(written), _histogram(written)))
     if report.problems:
         raise AuditError(f"The predictions of {night.scored_on}", staged.branch, report.problems)
-    try:
-        snapshot = publish(lake, staged)
-    except PublishConflictError:
-        discard(lake, staged)
-        raise
     return Published(
-        snapshot,
+        publish(lake, staged),
         plan.snapshot,
         report,
         positives=sum(part.positives for part in written),

@@ -15,7 +15,7 @@ from pathlib import Path
 from backends.vectors import EventTimes, Key, Keys
 from models.contract import Contract
 from models.encoding import Encoded
-from models.errors import EntityNotFoundError, OnlineStoreError, StoreUnavailableError
+from models.errors import OnlineStoreError, StoreUnavailableError
 
 Batch = tuple[Keys, Encoded, EventTimes]
 
@@ -44,16 +44,6 @@ class OnlineStore(ABC):
 
     def __init__(self, model: str) -> None:
         self.model = model
-
-    def get(self, contract: Contract, key: Key) -> Vectors:
-        """Return the one vector of an entity; `EntityNotFoundError` when there is none, and as `get_many`."""
-        vectors = self.get_many(contract, [key])
-        if vectors.missing:
-            raise EntityNotFoundError(
-                f"No online features for {contract.entity_key} {key!r}. Check the key; a new entity gets its features "
-                f"when {self.model}/online_features is next materialized, or send them in the request."
-            )
-        return vectors
 
     @abstractmethod
     def get_many(self, contract: Contract, keys: Sequence[Key]) -> Vectors:

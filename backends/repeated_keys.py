@@ -63,7 +63,7 @@ class Ascending:
             return
         follows = self._last is None or pc.less(self._last, keys[0]).as_py()
         self.holds = not keys.null_count and bool(follows) and _ascends(keys)
-        self._first, self._last = self._first or keys[0], keys[-1]
+        self._first, self._last = keys[0] if self._first is None else self._first, keys[-1]
 
     @property
     def range(self) -> KeyRange | None:

@@ -14,6 +14,7 @@ from models.contract import Contract
 from models.encoding import Encoded
 from models.errors import Problem, StoreMismatchError, ValueRejectedError
 
+NOT_A_TIME = -(2**63)  # NumPy's NaT as an integer: an unknown event time
 MAX_KEY_BYTES = 511  # LMDB's own limit
 
 Key = int | str

@@ -120,7 +120,7 @@ def _lookups(backends: Backends, declaration: Declaration, scorer: Scorer, rows:
 
     def look_up() -> None:
         for key in drawn:
-            store.get(scorer.contract, key)
+            store.get_many(scorer.contract, [key])
 
     return measure(f"lookup, one of {rows:,}", LOOKUPS, look_up)
 

@@ -49,6 +49,7 @@ from models.contract import Contract
 from models.declaration import load_declaration
 from models.encoding import encode_arrow
 from models.scoring import Scorer
+from models.training.fit import contract_of
 from models.training.graph import build_graph
 from models.training.layout import learn_layout
 
@@ -460,17 +461,7 @@ def _night(population: str, predictions: str, scorer: Scorer) -> Night:
 
 
 def _contract() -> Contract:
-    declaration = load_declaration(Settings().models / "churn.yaml")
-    return Contract(
-        model=declaration.name,
-        entity_key=declaration.entity_key,
-        entity_key_type="integer",
-        features=declaration.features,
-        decision_threshold=declaration.decision_threshold,
-        precision="float32",
-        examples_table=declaration.examples.table,
-        training_snapshot="1",
-    )
+    return contract_of(load_declaration(Settings().models / "churn.yaml"), "integer", "1")
 
 
 def _untrained_scorer() -> Scorer:

@@ -4,7 +4,7 @@ One row and many go the same way: read each request, one trip to the store, one 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from backends.online_store import OnlineStore, Vectors
-from backends.vectors import Key, pack_key
+from backends.vectors import NOT_A_TIME, Key
 from bento.lineage import Lineage
 from bento.observing.watch import Scored, Watch
-from bento.schema import FEATURES
-from models.contract import Contract, Feature
+from bento.request_reader import Asked, RequestReader
 from models.encoding import Encoded, encode_rows
 from models.errors import (
     EntityNotFoundError,
@@ -28,31 +27,9 @@ from models.errors import (
 )
 from models.scoring import Scorer
 
-NO_VALUES: Mapping[str, Any] = {}
-NOT_A_TIME = -(2**63)  # NumPy's NaT as an integer
 UNKNOWN = [NOT_A_TIME]
 
 Outcome = dict[str, Any] | TandemError
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A value, encoded, that takes the place of one that was looked up."""
-
-    numeric: bool
-    column: int
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """One request of a right form: whom it is about, and what it brings along."""
-
-    row: int  # position in the call
-    key: Key | None
-    given: Mapping[str, Any]
-    whole: bool  # whether nothing has to be looked up
-    changes: list[_Change]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +38,8 @@ class _Call:
 
     place: str
     outcomes: dict[int, Outcome]
-    looked_up: list[_Asked]
-    brought: list[_Asked]
+    looked_up: list[Asked]
+    brought: list[Asked]
     watch: Watch
 
     @property
@@ -81,7 +58,7 @@ class _Call:
 class _Ready:
     """Rows that can be scored, and when their features were true."""
 
-    asked: list[_Asked]
+    asked: list[Asked]
     rows: Encoded
     event_times: list[int]  # milliseconds since 1970 UTC; `NOT_A_TIME` when unknown, and for features that were sent
 
@@ -100,9 +77,8 @@ class Predictor:
             "model_version": lineage.version,
             "model_sha256": scorer.sha256,
         }
-        self._known = frozenset((self.contract.entity_key, FEATURES))
         self._oldest = round(self.contract.api.max_feature_age_hours * 3_600_000)  # milliseconds
-        self._readers = {name: _reader(self.contract, name, f) for name, f in self.contract.features.items()}
+        self._reader = RequestReader(self.contract)
 
     def warm_up(self) -> None:
         """Score one row of zeros, so that the first request finds everything allocated."""
@@ -191,7 +167,7 @@ class Predictor:
         call = _Call(place, {}, [], [], watch)
         for row, request in enumerate(requests):
             try:
-                asked = self._read(row, request)
+                asked = self._reader.read(row, request)
             except ValueRejectedError as error:
                 call.refuse(row, error)
             else:
@@ -204,7 +180,7 @@ class Predictor:
         if vectors is not None:
             call.watch.mark("lookup")
         brought, parts = self._encoded(call, call.brought)
-        found: list[_Asked] = []
+        found: list[Asked] = []
         times: list[int] = []
         if vectors is not None:
             found = self._found(call, vectors)
@@ -214,42 +190,7 @@ class Predictor:
             self._score(call, _Ready(found + brought, _joined(parts), times + UNKNOWN * len(brought)))
         return [call.outcomes[row] for row in range(len(call.outcomes))]
 
-    def _read(self, row: int, request: Any) -> _Asked:
-        """Take a request apart and check all of it."""
-        remedy = f"Send {self.contract.entity_key}, {FEATURES}, or both."
-        if not isinstance(request, dict):
-            raise ValueRejectedError([Problem("request", request, "is not a JSON object", remedy)])
-        if not request.keys() <= self._known:
-            unknown = [name for name in request if name not in self._known]
-            raise ValueRejectedError([Problem(name, request[name], "is not known here", remedy) for name in unknown])
-        key, given = request.get(self.contract.entity_key), request.get(FEATURES)
-        if key is None and given is None:
-            raise ValueRejectedError([Problem(self.contract.entity_key, None, "is missing", remedy)])
-        if given is not None and not isinstance(given, dict):
-            raise ValueRejectedError([Problem(FEATURES, given, "is not a JSON object", "Send values by feature name.")])
-        if key is not None:
-            pack_key(self.contract, key)
-        if key is None or (given and self.contract.features.keys() <= given.keys()):
-            return _Asked(row, key, given or NO_VALUES, True, [])
-        return _Asked(row, key, given or NO_VALUES, False, self._changes(given) if given else [])
-
-    def _changes(self, given: Mapping[str, Any]) -> list[_Change]:
-        """Read some features of a row, each by itself; every problem is named, not only the first."""
-        changes, problems = [], []
-        for name, value in given.items():
-            try:
-                changes.append(self._readers.get(name, self._unknown)({name: value}))
-            except ValueRejectedError as error:
-                problems += error.problems
-        if problems:
-            raise ValueRejectedError(problems)
-        return changes
-
-    def _unknown(self, given: Mapping[str, Any]) -> _Change:
-        remedy = f"Known: {', '.join(self.contract.features)}."
-        raise ValueRejectedError([Problem(name, value, "is not a feature", remedy) for name, value in given.items()])
-
-    def _encoded(self, call: _Call, asked: list[_Asked]) -> tuple[list[_Asked], list[Encoded]]:
+    def _encoded(self, call: _Call, asked: list[Asked]) -> tuple[list[Asked], list[Encoded]]:
         """Encode rows that bring all features, as many at once as fit the contract; return those that do."""
         if not asked:
             return [], []
@@ -263,7 +204,7 @@ class Predictor:
         (left, left_rows), (right, right_rows) = self._encoded(call, asked[:half]), self._encoded(call, asked[half:])
         return left + right, left_rows + right_rows
 
-    def _found(self, call: _Call, vectors: Vectors) -> list[_Asked]:
+    def _found(self, call: _Call, vectors: Vectors) -> list[Asked]:
         """Return who is in the store, in the order of the vectors."""
         if not vectors.missing:
             return call.looked_up
@@ -298,7 +239,7 @@ class Predictor:
             answer["features_stale"] = stale
             call.outcomes[one.row] = answer
 
-    def _not_found(self, asked: _Asked, place: str) -> EntityNotFoundError:
+    def _not_found(self, asked: Asked, place: str) -> EntityNotFoundError:
         name, model = self.contract.entity_key, self.contract.model
         remedy = (
             f"Check the key; a new entity gets its features when {model}/online_features is next materialized, or send "
@@ -307,24 +248,11 @@ class Predictor:
         problem = Problem(name + place.format(asked.row), asked.key, "has no online features", remedy)
         return EntityNotFoundError(f"No online features for {name} {asked.key!r}. {remedy}", [problem])
 
-    def _too_old(self, asked: _Asked, as_of: str | None) -> OnlineStoreError:
+    def _too_old(self, asked: Asked, as_of: str | None) -> OnlineStoreError:
         return OnlineStoreError(
             f"The features of {self.contract.entity_key} {asked.key!r} are as of {as_of}, older than "
             f"{self.contract.api.max_feature_age_hours:g} hours. Materialize {self.contract.model}/online_features."
         )
-
-
-def _reader(contract: Contract, name: str, feature: Feature) -> Callable[[Mapping[str, Any]], _Change]:
-    """Return what reads one feature's value by the one encoder, with a contract that has no other feature."""
-    alone = Contract(**contract.model_dump(exclude={"features"}), features={name: feature})
-    numeric = name in contract.numbers
-    column = list(contract.numbers if numeric else contract.categories).index(name)
-
-    def read(given: Mapping[str, Any]) -> _Change:
-        rows = encode_rows(alone, [given])
-        return _Change(numeric, column, (rows.numbers if numeric else rows.categories)[0, 0])
-
-    return read
 
 
 @lru_cache(maxsize=4096)
@@ -333,7 +261,7 @@ def _iso(event_time: int) -> str:
     return str(np.datetime_as_string(np.datetime64(event_time, "ms"), timezone="UTC"))
 
 
-def _changed(rows: Encoded, asked: Sequence[_Asked]) -> Encoded:
+def _changed(rows: Encoded, asked: Sequence[Asked]) -> Encoded:
     """Return rows from the store with the values that requests have in place of theirs."""
     if not any(one.changes for one in asked):
         return rows

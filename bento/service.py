@@ -53,7 +53,7 @@ class ModelService(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML is un
         app: Starlette = super().to_asgi(is_main=is_main)
         app.add_exception_handler(HTTPException, _in_our_form)
         pages = OpenInferenceRest(self.inference, app)
-        around = {"online_store": _kind(Settings().online), "grpc_port": self.grpc_port}
+        around = {"online_store": Settings().online_technology, "grpc_port": self.grpc_port}
         return rest.Rest(self.predictor, pages, str(self.bento.tag) if self.bento else None, self.watcher, around)
 
     @property
@@ -91,11 +91,6 @@ def make_service(folder: Path) -> ModelService:
     service.inference = OpenInference(predictor, watcher)
     service.lanes = lanes
     return service
-
-
-def _kind(store: str) -> str:
-    """Return what kind of online store an address is of."""
-    return store.partition("://")[0].replace("rediss", "redis")
 
 
 def _service_class(predictor: Predictor, lanes: Sequence[GrpcLane], watcher: Watcher) -> type:

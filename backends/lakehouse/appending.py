@@ -9,7 +9,7 @@ from pyiceberg.table import TableProperties
 
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.commits import Change, commit_once, conflict, failures_named
-from backends.lakehouse.reading import PROPERTIES, Snapshot, snapshot_of
+from backends.lakehouse.reading import Snapshot, prefixed, snapshot_of
 
 
 def append(lake: Lakehouse, table: str, parts: Sequence[str], properties: dict[str, str], on: Snapshot) -> Snapshot:
@@ -21,8 +21,7 @@ def append(lake: Lakehouse, table: str, parts: Sequence[str], properties: dict[s
     with failures_named(table), Change(loaded) as change:
         if TableProperties.MANIFEST_MERGE_ENABLED not in loaded.properties:
             change.set_properties({TableProperties.MANIFEST_MERGE_ENABLED: "true"})  # else a manifest for each commit
-        ours = {PROPERTIES + key: value for key, value in properties.items()}
-        change.add_files(list(parts), ours, check_duplicate_files=False)
+        change.add_files(list(parts), prefixed(properties), check_duplicate_files=False)
     # Not read anew: an error after the commit would remove parts that the table now needs.
     return snapshot_of(table, loaded.current_snapshot())
 

@@ -30,7 +30,7 @@ from backends.lakehouse.commits import (
     retried,
 )
 from backends.lakehouse.night_tags import DAY, NIGHT_TAG, night_tags_at, set_tags
-from backends.lakehouse.reading import PROPERTIES, Snapshot, snapshot_of
+from backends.lakehouse.reading import PROPERTIES, Snapshot, prefixed, snapshot_of
 from models.errors import PublishConflictError, SnapshotNotFoundError
 
 AUDIT_BRANCH = "audit_"
@@ -67,7 +67,7 @@ def write_whole(lake: Lakehouse, table: str, parts: Sequence[str], properties: d
     with failures_named(table), Change(loaded) as change:
         if before and snapshot_of(table, before).rows:
             change.delete(AlwaysTrue())
-        change.add_files(list(parts), _prefixed(properties), check_duplicate_files=False)
+        change.add_files(list(parts), prefixed(properties), check_duplicate_files=False)
     # Not read anew: an error after the commit would remove parts that the table now needs.
     return snapshot_of(table, loaded.current_snapshot())
 
@@ -167,7 +167,7 @@ def _write_day(
 def _replace_day(
     loaded: Table, column: str, day: date, parts: Sequence[str], properties: dict[str, str], branch: str
 ) -> None:
-    partition, ours = EqualTo(column, day), _prefixed(properties)
+    partition, ours = EqualTo(column, day), prefixed(properties)
     with Change(loaded) as change:
         if any(True for _ in loaded.scan(row_filter=partition).use_ref(branch).plan_files()):
             change.delete(partition, ours, branch=branch)
@@ -250,7 +250,3 @@ def _check_files(lake: Lakehouse, again: Staged) -> None:
 def _references(loaded: Table) -> ManageSnapshots:
     """Begin a commit of branches and tags."""
     return ManageSnapshots(Change(loaded, autocommit=True))
-
-
-def _prefixed(properties: dict[str, str]) -> dict[str, str]:
-    return {PROPERTIES + key: value for key, value in properties.items()}

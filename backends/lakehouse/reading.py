@@ -266,6 +266,11 @@ def _begin_of(group: pq.RowGroupMetaData) -> int:
     return int(first.dictionary_page_offset or first.data_page_offset)
 
 
+def prefixed(properties: dict[str, str]) -> dict[str, str]:
+    """Return properties as they stand in a snapshot: those of Tandem begin with its name."""
+    return {PROPERTIES + key: value for key, value in properties.items()}
+
+
 def partition_is(column: str, value: date) -> BooleanExpression:
     """Filter for one daily partition."""
     return EqualTo(column, value)

@@ -1,5 +1,6 @@
 """What is answered without asking the service: bytes made in advance, in the form of every other error."""
 
+from http import HTTPStatus
 from typing import NamedTuple, Self
 
 from pydantic_core import to_json
@@ -18,10 +19,14 @@ class Refusal(NamedTuple):
     body: bytes
 
     @classmethod
-    def of(cls, status: int, phrase: str, kind: str, problem: Problem) -> Self:
+    def of(cls, status: int, kind: str, field: str, message: str, remedy: str) -> Self:
         """Return the answer that names a problem."""
-        body = to_json(refusal(status, kind, problem))
-        lines = [f"HTTP/1.1 {status} {phrase}", "content-type: application/json", f"content-length: {len(body)}"]
+        body = to_json(refusal(status, kind, Problem(field, None, message, remedy)))
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+        ]
         if status == 503:
             lines.append(f"retry-after: {RETRY_AFTER_SECONDS}")
         if status == 401:
@@ -36,53 +41,34 @@ class Refusal(NamedTuple):
 
 NO_KEY = Refusal.of(
     401,
-    "Unauthorized",
     "KeyRefused",
-    Problem(
-        "Authorization", None, "is no key of this service", "Send `Authorization: Bearer KEY` or `X-API-Key: KEY`."
-    ),
+    "Authorization",
+    "is no key of this service",
+    "Send `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
 )
 NOT_OPEN = Refusal.of(
     403,
-    "Forbidden",
     "NotOpen",
-    Problem("address", None, "is not loopback, and there are no keys", "Set TANDEM_API_KEYS_FILE or TANDEM_API_OPEN."),
+    "address",
+    "is not loopback, and there are no keys",
+    "Set TANDEM_API_KEYS_FILE or TANDEM_API_OPEN.",
 )
-NOT_HTTP = Refusal.of(
-    400,
-    "Bad Request",
-    "NotHttp",
-    Problem("request", None, "is not HTTP/1.1", "Send a request as RFC 9112 describes it."),
-)
+NOT_HTTP = Refusal.of(400, "NotHttp", "request", "is not HTTP/1.1", "Send a request as RFC 9112 describes it.")
 TOO_SLOW = Refusal.of(
-    408,
-    "Request Timeout",
-    "TooSlow",
-    Problem("request", None, "did not arrive in time", "Send it in one go, or raise TANDEM_API_REQUEST_SECONDS."),
+    408, "TooSlow", "request", "did not arrive in time", "Send it in one go, or raise TANDEM_API_REQUEST_SECONDS."
 )
 HEAD_TOO_LARGE = Refusal.of(
-    431,
-    "Request Header Fields Too Large",
-    "HeadTooLarge",
-    Problem("headers", None, f"are longer than {MOST_HEAD_BYTES} bytes", "Send fewer or shorter ones."),
+    431, "HeadTooLarge", "headers", f"are longer than {MOST_HEAD_BYTES} bytes", "Send fewer or shorter ones."
 )
 OVERLOADED = Refusal.of(
-    503,
-    "Service Unavailable",
-    "Overloaded",
-    Problem("request", None, "would wait too long for its turn", "Try again after the seconds of Retry-After."),
+    503, "Overloaded", "request", "would wait too long for its turn", "Try again after the seconds of Retry-After."
 )
 TOO_MANY_CONNECTIONS = Refusal.of(
-    503,
-    "Service Unavailable",
-    "TooManyConnections",
-    Problem("connection", None, "is one too many", "Try again later, or raise TANDEM_API_MAX_CONNECTIONS."),
+    503, "TooManyConnections", "connection", "is one too many", "Try again later, or raise TANDEM_API_MAX_CONNECTIONS."
 )
 
 
 def body_too_large(most_bytes: int) -> Refusal:
     """Return the answer to a body that is longer than allowed."""
     remedy = "Send fewer rows at once, or raise TANDEM_API_MAX_BODY_BYTES."
-    return Refusal.of(
-        413, "Content Too Large", "BodyTooLarge", Problem("request", None, f"is longer than {most_bytes} bytes", remedy)
-    )
+    return Refusal.of(413, "BodyTooLarge", "request", f"is longer than {most_bytes} bytes", remedy)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from backends.settings import Settings
+from backends.vectors import NOT_A_TIME
 from bento.lineage import Lineage
 from bento.observing.logs import AccessLog
 from bento.observing.metrics import Metrics
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from bento.observing.tracing import Tracing
 
 REST, OIP_REST, OIP_GRPC = "rest", "oip_rest", "oip_grpc"
-UNKNOWN_TIME = -(2**63)  # what NaT is as an int64
 
 Headers = Iterable[tuple[Any, Any]]  # names in lower case, bytes or text
 
@@ -81,7 +81,7 @@ class Watcher:
         self.metrics.request(protocol, status)
 
     def _take(self, scored: Scored, protocol: str, status: int, request_id: str) -> None:
-        self.metrics.feature_ages((scored.now - at) / 1e3 for at in scored.event_times if at != UNKNOWN_TIME)
+        self.metrics.feature_ages((scored.now - at) / 1e3 for at in scored.event_times if at != NOT_A_TIME)
         if status >= 400:  # one bad row fails all of a request in the Open Inference Protocol
             return
         answered = scored.fresh() if self._refuses_stale else scored  # the others were refused for their age

@@ -63,7 +63,7 @@ def train(
     graph's probabilities are further than 1e-5 from the trainer's own.
     """
     seconds: dict[str, float] = {}
-    contract = _contract(declaration, entity_key_type, training_snapshot, dagster_run_id)
+    contract = contract_of(declaration, entity_key_type, training_snapshot, dagster_run_id)
     with _timed(seconds, "rows"):
         split = split_examples(declaration, examples)
         training, calibration, test = _parts(declaration, contract, examples, split)
@@ -111,9 +111,10 @@ def _parts(declaration: Declaration, contract: Contract, examples: pa.Table, spl
     return [_Part(rows[part], y[part]) for part in (split.train, split.calibration, split.test)]
 
 
-def _contract(
-    declaration: Declaration, entity_key_type: KeyType, training_snapshot: str, dagster_run_id: str
+def contract_of(
+    declaration: Declaration, entity_key_type: KeyType, training_snapshot: str, dagster_run_id: str = ""
 ) -> Contract:
+    """Return the contract of a float network that is trained as declared, on that snapshot of the examples."""
     return Contract(
         model=declaration.name,
         entity_key=declaration.entity_key,

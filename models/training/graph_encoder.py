@@ -48,9 +48,9 @@ def add_encoder(parts: GraphParts, contract: Contract, layout: Layout) -> str:
 def _pieces(parts: GraphParts, contract: Contract, layout: Layout) -> str:
     """Add the pieces of every number and the indicators, with zeros in the one-hot columns.
 
-    Numbers that are huge, or whose pieces are fine, are centred and scaled first, so that they keep their precision; all are
-    clamped, so that none overflows. A missing one reads as a value below the clamp, where every piece is 0 and the
-    indicator, one more piece, is 1.
+    Numbers that are huge, or whose pieces are fine, are centred and scaled first, so that they keep their precision;
+    all are clamped, so that none overflows. A missing one reads as a value below the clamp, where every piece is 0 and
+    the indicator, one more piece, is 1.
     """
     centre, scale = _centre_and_scale(layout)
     numbers = parts.input(NUMBERS, TensorProto.FLOAT, len(contract.numbers))

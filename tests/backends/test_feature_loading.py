@@ -18,7 +18,6 @@ from models.contract import Contract
 from models.encoding import encode_arrow
 from models.errors import (
     ColumnError,
-    EntityNotFoundError,
     LakehouseError,
     SnapshotNotFoundError,
     StoreUnavailableError,
@@ -75,9 +74,11 @@ def test_the_store_has_the_snapshot_of_the_newest_night_whatever_came_later(lake
     publish(lake)
     write_files(lake, POPULATION, [customers(30, first_key=1000)])
     assert load(lake, store).source == first
-    assert store.get(CONTRACT, 7).rows.numbers.tobytes() == encode_arrow(CONTRACT, customers(20))[7:8].numbers.tobytes()
-    with pytest.raises(EntityNotFoundError):
-        store.get(CONTRACT, 1000)
+    assert (
+        store.get_many(CONTRACT, [7]).rows.numbers.tobytes()
+        == encode_arrow(CONTRACT, customers(20))[7:8].numbers.tobytes()
+    )
+    assert store.get_many(CONTRACT, [1000]).missing == (0,)
     facts = store.describe()
     assert (facts["source_snapshot"], facts["scored_on"], facts["model_version"]) == (str(first.id), "2026-11-21", "3")
 
@@ -123,7 +124,7 @@ def test_a_time_column_that_holds_no_time_is_named(lake, store):
     with pytest.raises(ColumnError, match=r"'updated_at' of 'silver\.active_customers' has type .*string.*population"):
         load(lake, store, time_column="updated_at")
     with pytest.raises(StoreUnavailableError):
-        store.get(CONTRACT, 0)
+        store.get_many(CONTRACT, [0])
 
 
 def test_a_time_column_that_is_missing_is_named(lake, store):

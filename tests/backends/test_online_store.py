@@ -23,7 +23,6 @@ from backends.vectors import pack, pack_key, unpack, vector_dtype
 from models.contract import Contract, NumberFeature
 from models.encoding import Encoded
 from models.errors import (
-    EntityNotFoundError,
     OnlineStoreError,
     StoreMismatchError,
     StoreUnavailableError,
@@ -137,7 +136,7 @@ def test_integer_keys_come_back_whatever_order_they_were_loaded_in(store):
     report = store.load(CONTRACT, batches, {})
     assert report.rows == 5
     for i, key in enumerate(keys.tolist()):
-        vectors = store.get(CONTRACT, key)
+        vectors = store.get_many(CONTRACT, [key])
         np.testing.assert_array_equal(vectors.rows.numbers, rows.numbers[[i]])
         np.testing.assert_array_equal(vectors.rows.categories, rows.categories[[i]])
         assert vectors.event_times.tolist() == [NOON.item()]
@@ -155,8 +154,6 @@ def test_entities_without_a_vector_are_reported_by_position(store):
     vectors = store.get_many(CONTRACT, [9, 1, 2, 3])
     assert vectors.missing == (0, 2)
     assert vectors.rows.numbers.tolist() == [[4, 4, 4], [4, 4, 4]]
-    with pytest.raises(EntityNotFoundError, match=r"customer_id 9\..*tiny/online_features"):
-        store.get(CONTRACT, 9)
 
 
 def test_the_store_says_where_its_vectors_come_from(store):
@@ -180,7 +177,7 @@ def test_vectors_of_another_contract_are_an_error_and_never_a_score(store, featu
     store.load(CONTRACT, [batch_of(np.array([1]))], {})
     other = tiny_contract(features=features)
     with pytest.raises(StoreMismatchError, match=f"{CONTRACT.fingerprint.hex()}.*{other.fingerprint.hex()}.*Material"):
-        store.get(other, 1)
+        store.get_many(other, [1])
 
 
 def test_an_event_loop_reads_what_a_thread_reads(store):
@@ -208,7 +205,7 @@ def test_more_keys_than_one_command_takes(store):
 
 def test_without_a_load_there_is_no_store(store, tmp_path):
     with pytest.raises(StoreUnavailableError, match="Materialize tiny/online_features"):
-        store.get(CONTRACT, 1)
+        store.get_many(CONTRACT, [1])
     with pytest.raises(StoreUnavailableError) as unavailable:
         store.describe()
     assert str(tmp_path) not in str(unavailable.value)  # the message goes into the API's answers
@@ -239,7 +236,7 @@ def test_a_load_that_fails_leaves_the_old_vectors_and_nothing_else(store, place,
     first = store.load(CONTRACT, [batch_of(np.array([1]), 8)], {})
     with pytest.raises(error, match=words):
         store.load(CONTRACT, batches, {})
-    assert store.get(CONTRACT, 1).rows.numbers[0, 0] == 8
+    assert store.get_many(CONTRACT, [1]).rows.numbers[0, 0] == 8
     assert place.generations() == [first.generation]
 
 
@@ -251,7 +248,7 @@ def test_a_second_loader_is_told_to_wait(store, place):
         yield batch_of(np.array([1]), 3)
 
     store.load(CONTRACT, batches(), {})
-    assert store.get(CONTRACT, 1).rows.numbers[0, 0] == 3
+    assert store.get_many(CONTRACT, [1]).rows.numbers[0, 0] == 3
 
 
 # --- generations ----------------------------------------------------------------------------------------------------
@@ -260,10 +257,10 @@ def test_a_second_loader_is_told_to_wait(store, place):
 def test_a_reader_follows_a_new_generation_and_the_old_one_goes(store, place):
     reader = place.open()
     store.load(CONTRACT, [batch_of(np.array([1]), 1)], {})
-    assert reader.get(CONTRACT, 1).rows.numbers[0, 0] == 1
+    assert reader.get_many(CONTRACT, [1]).rows.numbers[0, 0] == 1
     second = store.load(CONTRACT, [batch_of(np.array([1]), 2)], {})
     deadline = time.monotonic() + 10
-    while reader.get(CONTRACT, 1).rows.numbers[0, 0] == 1:
+    while reader.get_many(CONTRACT, [1]).rows.numbers[0, 0] == 1:
         assert time.monotonic() < deadline
     assert reader.describe()["generation"] == second.generation
     assert place.generations() == [second.generation]
@@ -273,7 +270,7 @@ def test_an_entity_that_left_is_gone(store):
     store.load(CONTRACT, [batch_of(np.arange(40))], {})
     store.load(CONTRACT, [batch_of(np.arange(0, 40, 2), 1)], {})
     deadline = time.monotonic() + 10
-    while store.get(CONTRACT, 0).rows.numbers[0, 0] == 0:
+    while store.get_many(CONTRACT, [0]).rows.numbers[0, 0] == 0:
         assert time.monotonic() < deadline
     assert store.get_many(CONTRACT, list(range(40))).missing == tuple(range(1, 40, 2))
 

@@ -237,7 +237,7 @@ def test_the_rights_in_the_docs_suffice(redis):
     load(f"redis://loader:l@127.0.0.1:{redis.port}/3?{PATIENT}", 7)
     load(f"redis://loader:l@127.0.0.1:{redis.port}/3?{PATIENT}", 8)
     reader = f"redis://reader:r@127.0.0.1:{redis.port}/3?{PATIENT}"
-    assert open_store(reader, "tiny").get(CONTRACT, 0).rows.numbers[0, 0] == 8
+    assert open_store(reader, "tiny").get_many(CONTRACT, [0]).rows.numbers[0, 0] == 8
     with pytest.raises(StoreUnavailableError, match=r"NOPERM\. Allow its user .*docs/online-store\.md"):
         load(reader, 9)
 
@@ -280,7 +280,7 @@ def test_a_load_that_does_not_fit_leaves_the_old_vectors_and_nothing_else(mortal
         finally:
             client.config_set("maxmemory", 0)
     assert keys_of(mortal) == before
-    assert open_store(mortal.uri(), "tiny").get(CONTRACT, 0).rows.numbers[0, 0] == 7
+    assert open_store(mortal.uri(), "tiny").get_many(CONTRACT, [0]).rows.numbers[0, 0] == 7
 
 
 def test_a_redis_that_drops_vectors_when_it_is_full_is_refused(mortal):
@@ -308,7 +308,7 @@ def test_a_redis_that_is_lost_during_a_load_keeps_the_old_vectors(mortal):
     with pytest.raises(StoreUnavailableError, match="does not answer"):
         open_store(mortal.uri(), "tiny").load(CONTRACT, batches(), {})
     mortal.server.start()
-    assert open_store(mortal.uri(), "tiny").get(CONTRACT, 0).rows.numbers[0, 0] == 7
+    assert open_store(mortal.uri(), "tiny").get_many(CONTRACT, [0]).rows.numbers[0, 0] == 7
 
 
 class Overtaken(Loader):
@@ -323,7 +323,7 @@ def test_a_loader_that_was_overtaken_does_not_publish(redis):
     load(redis.uri(), 7)
     with pytest.raises(OnlineStoreError, match="stood still for longer than 10 seconds and gave way"):
         Overtaken(Address.parse(redis.uri()), "tiny").load(CONTRACT, [batch_of(np.arange(100), 8)], {})
-    assert open_store(redis.uri(), "tiny").get(CONTRACT, 0).rows.numbers[0, 0] == 7
+    assert open_store(redis.uri(), "tiny").get_many(CONTRACT, [0]).rows.numbers[0, 0] == 7
     with redis.client() as client:
         assert client.get(loader_of("tiny")) == b"another"  # whose lock it is
         client.delete(loader_of("tiny"))

@@ -6,9 +6,10 @@ import pytest
 from backends.lakehouse.catalog import Lakehouse
 from backends.request_logs import carry_requests
 from backends.settings import Settings
+from backends.vectors import NOT_A_TIME
 from bento.lineage import Lineage
 from bento.observing.watch import Scored, Watch
-from bento.observing.watcher import OIP_REST, REST, UNKNOWN_TIME, Watcher
+from bento.observing.watcher import OIP_REST, REST, Watcher
 from models.contract import Api
 from models.encoding import encode_rows
 from tests.bento.observing.test_metrics import samples
@@ -60,7 +61,7 @@ def test_rows_of_a_request_that_fails_as_a_whole_are_no_answers(settings):
 
 def test_ages_that_are_not_known_are_left_out(settings):
     watcher = Watcher(tiny_contract(), LINEAGE, settings)
-    watcher.answered(watched("sent", [False, False], [UNKNOWN_TIME, NOW - HOUR]), REST, 200)
+    watcher.answered(watched("sent", [False, False], [NOT_A_TIME, NOW - HOUR]), REST, 200)
     assert samples(watcher.metrics.text(), "tandem_feature_age_seconds_sum") == {(): 3600}
 
 
