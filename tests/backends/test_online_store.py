@@ -348,6 +348,6 @@ def test_models_do_not_share_vectors(place):
         open_store(place.uri, contract.model).load(contract, [batch_of(np.array([1]), value)], {})
 
     def value_of(contract: Contract) -> float:
-        return open_store(place.uri, contract.model).get(contract, 1).rows.numbers[0, 0]
+        return open_store(place.uri, contract.model).get_many(contract, [1]).rows.numbers[0, 0]
 
     assert [value_of(CONTRACT), value_of(other)] == [1, 2]
