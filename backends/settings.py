@@ -91,6 +91,22 @@ class Settings(BaseSettings):
     trace_sample: float = Field(
         0.01, ge=0, le=1, description="Share of the requests that are traced, where their caller has not decided."
     )
+    notify: SecretStr = Field(
+        SecretStr(""),
+        description="Whom to tell of failed runs and checks: Apprise URLs (Slack, mail, webhooks), by space.",
+    )
+    dagster_storage: SecretStr = Field(
+        SecretStr(""),
+        description="PostgreSQL of Dagster's runs and events: postgresql://. Default: SQLite in the home.",
+    )
+    dagster_ui: str = Field("http://127.0.0.1:3000", description="Address of Dagster's pages, for links.")
+    openlineage: str = Field(
+        "",
+        repr=False,
+        description="Where OpenLineage events go: http(s):// of a collector, or a file. Default: nowhere.",
+    )
+    openlineage_key: SecretStr = Field(SecretStr(""), description="API key of that collector.")
+    openlineage_namespace: str = Field("tandem", description="Namespace of the jobs in OpenLineage events.")
     model_folder: Path = Field(ROOT / "model", description="What a service serves. Default: the model in its Bento.")
     base_image: str = Field(
         default_factory=lambda: f"python:{sys.version_info.major}.{sys.version_info.minor}-slim",

@@ -96,12 +96,27 @@ class Int8Limits(Frozen):
     max_decision_flips: float = Field(0.02, ge=0, le=1, description="Share of rows whose decision changes.")
 
 
+class Comparison(Frozen):
+    """Candidate against champion on the same fresh rows: a paired bootstrap of the differences; ties keep the champion.
+
+    A gain is how much higher the candidate's ROC-AUC is, or how much lower its log-loss.
+    """
+
+    resamples: int = Field(1000, ge=100, le=100_000, description="How often the rows are drawn again.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Share of the resamples inside the interval of a gain.")
+    min_auc_gain: float = Field(0, ge=0, le=0.5, description="The candidate wins when the AUC's interval is above it.")
+    min_log_loss_gain: float = Field(0, ge=0, description="Or when the log-loss's interval is above this, in nats.")
+    seed: int = 0
+
+
 class Gates(Frozen):
     """What a candidate must reach to become champion, and a night's predictions to be published."""
 
     min_auc: float = Field(0.7, ge=0.5, le=1, description="Least ROC-AUC on the test set.")
     max_auc_behind_champion: float = Field(0.002, ge=0, description="How far behind the champion on the same rows.")
+    max_log_loss_behind_champion: float = Field(0.005, ge=0, description="The same for the log-loss, in nats.")
     max_calibration_error: float = Field(0.05, gt=0, le=1, description="Most expected calibration error, 10 bins.")
+    comparison: Comparison = Comparison()
     max_score_shift: float = Field(0.25, gt=0, description="Most population stability index against the last night.")
     max_rejected_share: float = Field(
         0.001,
@@ -131,6 +146,51 @@ class Predictions(Frozen):
         return self
 
 
+class Drift(Frozen):
+    """How far a night's rows, or a week's requests, may be from the training set: population stability indices."""
+
+    max_feature_shift: float = Field(0.25, gt=0, description="Most PSI of any feature.")
+    max_score_shift: float = Field(0.25, gt=0, description="Most PSI of the score.")
+    min_rows: int = Field(1000, ge=1, description="Fewer rows, or requests, are reported and not judged.")
+
+
+class Outcomes(Frozen):
+    """Realised quality: what was predicted on a day against what came of it, once that is known."""
+
+    table: TableName | None = Field(
+        None,
+        description="Table with key, time and label of past rows, the columns named as in `examples`. Default: it.",
+    )
+    after_days: int = Field(30, ge=0, le=3650, description="Days until the outcome of a prediction is known.")
+    window_days: int = Field(28, ge=1, le=3650, description="How many days of matured predictions are judged together.")
+    min_rows: int = Field(500, ge=10, description="With fewer matured predictions, quality is reported and not judged.")
+    min_auc: float | None = Field(None, ge=0, le=1, description="Least realised ROC-AUC. Default: gates.min_auc.")
+    max_calibration_error: float | None = Field(
+        None, gt=0, le=1, description="Most realised calibration error. Default: twice gates.max_calibration_error."
+    )
+
+
+class Retraining(Frozen):
+    """When a new candidate is trained; it becomes champion only through the gates."""
+
+    day: Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "never"] = Field(
+        "sunday", description="Weekday of the regular training; never trains on demand only."
+    )
+    at: TimeOfDay = Field("05:00", description="Hour of the regular training, in the time zone of `predictions`.")
+    on_drift: bool = Field(True, description="Train when the drift check fails.")
+    on_outcomes: bool = Field(True, description="Train when the check of realised quality fails.")
+    cooldown_days: float = Field(
+        7, ge=0, description="Least time between two trainings that drift or outcomes ask for."
+    )
+
+
+class Costs(Frozen):
+    """Prices, for the report of what a night and a request cost."""
+
+    cpu_hour: float = Field(0.05, ge=0, description="Price of one hour of one core.")
+    currency: str = Field("USD", min_length=1, max_length=8)
+
+
 class Declaration(Frozen):
     """One model, from its tables to its API."""
 
@@ -146,6 +206,10 @@ class Declaration(Frozen):
     training: Training = Training()
     gates: Gates = Gates()
     predictions: Predictions = Predictions()
+    drift: Drift = Drift()
+    outcomes: Outcomes = Outcomes()
+    retraining: Retraining = Retraining()
+    costs: Costs = Costs()
     api: Api = Api()
 
     @model_validator(mode="after")
@@ -169,6 +233,16 @@ class Declaration(Frozen):
     def requests_table(self) -> str:
         """The identifier of the table of logged requests."""
         return f"silver.{self.name}_requests"
+
+    @property
+    def outcomes_table(self) -> str:
+        """The identifier of the table in which outcomes become known."""
+        return self.outcomes.table or self.examples.table
+
+    @property
+    def promotions_table(self) -> str:
+        """The identifier of the ledger of promotions and rollbacks of the model."""
+        return f"gold.{self.name}_promotions"
 
 
 def load_declaration(path: Path) -> Declaration:
@@ -293,6 +367,7 @@ _PATTERN_REMEDIES = {
     "table": "Write namespace and table, like `silver.active_customers`.",
     "score_at": "Write hours and minutes, like 02:00.",
     "ready_by": "Write hours and minutes, like 08:00.",
+    "at": "Write hours and minutes, like 05:00.",
 }
 
 
