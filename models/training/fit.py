@@ -17,9 +17,10 @@ from models.scoring import Scorer, Scores
 from models.training.calibration import fold_into, platt
 from models.training.distillation import lesson
 from models.training.evaluation import evaluate
-from models.training.graph import Encode, build_graph, dense_encoder
+from models.training.graph import Encode, build_graph, dense_encoder, with_metadata
 from models.training.layout import learn_layout
 from models.training.network import Network, logits, sigmoid, train_network
+from models.training.profiling import learn_profile
 from models.training.split import Labels, Split, labels, split_examples
 from models.training.teacher import Teacher, fit_plain_trees, fit_teacher
 
@@ -33,7 +34,7 @@ KeyType = Literal["integer", "string"]
 class Trained:
     """A float network as ONNX bytes, the rows that quantization and evaluation need, and how the training went."""
 
-    onnx: bytes  # precision float32
+    onnx: bytes  # precision float32, with its profile
     contract: Contract
     split: Split
     calibration_rows: Encoded  # held out from teacher and network
@@ -84,8 +85,10 @@ def train(
         _check_graph(contract, difference)
         all_scores = {"network": scores, "teacher": teacher.score(test.rows), "boosted_trees": plain.score(test.rows)}
         metrics = {name: evaluate(test.y, s, declaration.decision_threshold) for name, s in all_scores.items()}
+    with _timed(seconds, "profile"):
+        profile = learn_profile(contract, training.rows, Scorer(onnx).score(training.rows))
     return Trained(
-        onnx=onnx,
+        onnx=with_metadata(onnx, profile.to_metadata()),
         contract=contract,
         split=split,
         calibration_rows=calibration.rows,
