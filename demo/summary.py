@@ -87,9 +87,22 @@ def _night(facts: Facts) -> Table:
     rows, speed = gold["dagster/partition_row_count"], gold["rows_per_second"]
     table.add_row("scored", f"{rows:,} customers in {gold['seconds']:.1f} s: {speed:,} rows/s, audited and published")
     table.add_row("online", f"{online['dagster/row_count']:,} vectors in {online['seconds']:.1f} s")
+    table.add_row("drift", _drift(facts.stage("drift")))
+    table.add_row("costs", _costs(facts.stage("costs"), facts.declaration.costs.currency))
     table.add_row("Gold", f"Iceberg table {gold_table}: {_near(gold['dagster/uri'])}")
     table.add_row("catalog", _near(without_secrets(settings.catalog)))
     return table
+
+
+def _drift(found: dict[str, Any]) -> str:
+    largest, feature = found["largest_feature_psi"], found["most_shifted_feature"]
+    return f"PSI against the training set: at most {largest:.3f} ({feature}), score {found['score_psi']:.3f}"
+
+
+def _costs(found: dict[str, Any], currency: str) -> str:
+    batch, api = found["money_per_million"], found.get("api_money_per_million")
+    beside = f", {api:g} by the API" if api is not None else ""
+    return f"{batch:g} {currency} for a million predictions in batch{beside}; {found['prices']}"
 
 
 def _near(address: str) -> str:
