@@ -1,15 +1,15 @@
 """The tables that models read. Others write them: here they are external assets, each in the group of its namespace."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
-from assets.metadata import table_facts, table_key
+from assets.metadata import table_facts, table_key, tier
 from assets.resources import Backends
 from models.declaration import Declaration
 
 
-def source_tables(declarations: Iterable[Declaration]) -> list[dg.AssetSpec]:
+def source_tables(declarations: Sequence[Declaration]) -> list[dg.AssetSpec]:
     """Return one asset for each table that a declaration names, however many models share it."""
     described: dict[str, str] = {}
     for declaration in declarations:
@@ -19,6 +19,9 @@ def source_tables(declarations: Iterable[Declaration]) -> list[dg.AssetSpec]:
         described[declaration.examples.table] = (
             f"Past rows with their outcome `{declaration.examples.label}`: what {declaration.name} learns from."
         )
+    for declaration in declarations:
+        text = f"Outcomes as they become known, `{declaration.examples.label}`: what {declaration.name} is measured by."
+        described.setdefault(declaration.outcomes_table, text)
     return [_table(table, text) for table, text in sorted(described.items())]
 
 
@@ -40,4 +43,5 @@ def _table(table: str, description: str) -> dg.AssetSpec:
         group_name=table.split(".")[0],
         kinds={"iceberg"},
         metadata={"dagster/table_name": table},
+        tags=tier(table),
     )

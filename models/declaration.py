@@ -50,7 +50,7 @@ class TimeSplit(Frozen):
 
 
 class StratifiedSplit(Frozen):
-    """A random share of each class is the test set, for examples that carry no time."""
+    """A share of each class is the test set, for examples that carry no time; a row that is in it stays there."""
 
     method: Literal["stratified"]
     test_share: float = Field(0.25, gt=0, lt=1, description="Share of all rows that is the test set.")
