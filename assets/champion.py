@@ -58,7 +58,7 @@ def champion(declaration: Declaration) -> dg.AssetsDefinition:
             verdict = judge(lake, registry, declaration, candidate, standing.champion)
             drawn = verdict_pictures(declaration, verdict)
             log_verdict(registry, candidate, verdict, drawn)
-            yield from _check_results(verdict, drawn)
+            yield from _check_results(declaration.gates, verdict, drawn)
             if verdict.problems:
                 bar(registry, name, candidate, verdict)
                 raise dg.Failure(
@@ -91,13 +91,20 @@ def _texts(gates: Gates) -> dict[str, str]:
     }
 
 
-def _check_results(verdict: "Verdict", drawn: dict[str, bytes]) -> Iterator[dg.AssetCheckResult]:
+def _check_results(gates: Gates, verdict: "Verdict", drawn: dict[str, bytes]) -> Iterator[dg.AssetCheckResult]:
     from assets.promotion_report import figures_of, gains_table, problems_of
 
+    candidate, gains = verdict.metrics["candidate"], verdict.contest.gains.items()
+    measured = {  # for Dagster to plot
+        "reaches_the_least_auc": {"auc": candidate["auc"], "limit": gates.min_auc},
+        "keeps_up_with_the_champion": {f"{metric}_gain": gain.value for metric, gain in gains},
+        "is_calibrated": {"error": candidate["calibration_error"], "limit": gates.max_calibration_error},
+    }
     compared = {"metrics_on_the_same_rows": comparison(verdict.metrics)}
     for check, fields in GATES.items():
         found = problems_of(verdict, fields)
-        yield dg.AssetCheckResult(check_name=check, passed=not found, metadata={"reason": found or "holds"} | compared)
+        facts = {"reason": found or "holds", **measured[check], **compared}
+        yield dg.AssetCheckResult(check_name=check, passed=not found, metadata=facts)
     facts = {"reason": verdict.reason, **gains_table(verdict), **figures_of(verdict), **pictures(drawn)}
     yield dg.AssetCheckResult(
         check_name=BEATS, passed=verdict.beats, severity=dg.AssetCheckSeverity.WARN, metadata=facts

@@ -100,9 +100,10 @@ def _drift(found: dict[str, Any]) -> str:
 
 
 def _costs(found: dict[str, Any], currency: str) -> str:
-    batch, api = found["money_per_million"], found.get("api_money_per_million")
-    beside = f", {api:g} by the API" if api is not None else ""
-    return f"{batch:g} {currency} for a million predictions in batch{beside}; {found['prices']}"
+    """Say what a billion predictions cost: a million in batch is next to nothing."""
+    batch, api = (found.get(name) for name in ("money_per_million", "api_money_per_million"))
+    beside = f", {1000 * api:.2g} by the API" if api is not None else ""
+    return f"{1000 * batch:.2g} {currency} for a billion predictions in batch{beside} ({found['prices']})"
 
 
 def _near(address: str) -> str:

@@ -100,11 +100,11 @@ def candidate_verdict(gates: Gates, candidate: Mapping[str, float]) -> list[Prob
     auc, error = candidate["auc"], candidate["calibration_error"]
     if not auc >= gates.min_auc:
         remedy = "Add features or examples, or lower gates.min_auc."
-        problems.append(Problem("min_auc", auc, f"ROC-AUC is below {gates.min_auc:g}", remedy))
+        problems.append(Problem("min_auc", round(auc, 4), f"ROC-AUC is below {gates.min_auc:g}", remedy))
     if not error <= gates.max_calibration_error:
         message = f"the calibration error is above {gates.max_calibration_error:g}"
         remedy = "Look for a shift between the months of training and test, or add calibration rows."
-        problems.append(Problem("max_calibration_error", error, message, remedy))
+        problems.append(Problem("max_calibration_error", round(error, 4), message, remedy))
     return problems
 
 
