@@ -85,7 +85,7 @@ def api_answers(declaration: Declaration) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=dg.AssetKey([declaration.name, "api"]),
         name=CHECK,
-        description="The service is ready and answers with the champion, within an hour of a promotion. A sensor looks.",
+        description="The service is ready and answers with the champion, an hour after a promotion at the latest.",
     )
     def _check(context: dg.AssetCheckExecutionContext, backends: dg.ResourceParam[Backends]) -> dg.AssetCheckResult:
         answer, found, champion = examine(declaration, backends, context.instance, datetime.now(UTC))

@@ -102,7 +102,7 @@ def training_schedule(declaration: Declaration) -> dg.ScheduleDefinition:
         execution_timezone=zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         name=f"{name}_training_schedule",
-        description=f"Trains {name} on {when.day.capitalize()}s at {when.at} {zone}; the gates decide what becomes of it.",
+        description=f"Trains {name} on {when.day.capitalize()}s at {when.at} {zone}; its gates decide about the rest.",
     )
     def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         at = context.scheduled_execution_time.astimezone(ZoneInfo(zone))
