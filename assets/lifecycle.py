@@ -8,6 +8,7 @@ from assets.api import api, api_agrees_with_gold
 from assets.api_requests import api_requests
 from assets.bento import bento
 from assets.champion import champion
+from assets.event_features import event_features
 from assets.online_features import online_features
 from assets.predictions import predictions
 from assets.quantized_model import quantized_model
@@ -21,6 +22,7 @@ def lifecycle(declaration: Declaration, store: str) -> dg.Definitions:
     """Return the model's whole life; `store` is the technology of the online features."""
     return dg.Definitions(
         assets=[
+            *([event_features(declaration)] if declaration.events else []),
             training_set(declaration),
             trained_model(declaration),
             quantized_model(declaration),

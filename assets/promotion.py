@@ -39,5 +39,5 @@ def judge(lake: Lakehouse, registry: Registry, declaration: Declaration, candida
             if name == "candidate":
                 raise
             continue  # the champion reads columns that the declaration has dropped: there is nothing to compare with
-        metrics[name] = evaluate(rows.labels, scorer.score(rows.encoded), declaration.decision_threshold)
+        metrics[name] = evaluate(rows.labels, scorer.score(rows.encoded), scorer.contract.decision_threshold)
     return Verdict(metrics, candidate_verdict(declaration.gates, metrics["candidate"], metrics.get("champion")))

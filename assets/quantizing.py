@@ -48,7 +48,7 @@ def quantize_and_compare(declaration: Declaration, table: pa.Table, floating: by
     test = held_out(declaration, before.contract, table, "test")
     contract = before.contract.model_copy(update={"precision": "int8"})
     int8 = with_contract(quantize(floating, calibration.encoded), contract)
-    after, threshold = Scorer(int8), declaration.decision_threshold
+    after, threshold = Scorer(int8), before.contract.decision_threshold
     scores = {"float32": before.score(test.encoded), "int8": after.score(test.encoded)}
     faster = speedup(after, before, test.encoded)
     if faster < 1:  # a busy machine may lie once

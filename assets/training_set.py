@@ -26,14 +26,18 @@ def training_set(declaration: Declaration) -> dg.AssetsDefinition:
         with backends.lakehouse() as lake:
             snapshot = lake.snapshot(declaration.examples.table)
             table = read_examples(lake, declaration, snapshot.id)
-            key_type = entity_key_type(lake.schema(declaration.population.table), declaration.entity_key)
-            population = lake.snapshot(declaration.population.table)
+            scored = lake.schema(declaration.scored_table)
+            key_type = entity_key_type(scored, declaration.entity_key)
+            event_key = declaration.events.key if declaration.events else None
+            event_key_type = entity_key_type(scored, event_key, "events.key") if event_key else ""
+            population = lake.snapshot(declaration.scored_table)
         split = split_examples(declaration, table)
         manifest = TrainingSet(
             table=snapshot.table,
             snapshot_id=snapshot.id,
             rows=table.num_rows,
             entity_key_type=key_type,
+            event_key_type=event_key_type,
             population_snapshot=str(population.id),
         )
         return dg.MaterializeResult(
@@ -44,6 +48,7 @@ def training_set(declaration: Declaration) -> dg.AssetsDefinition:
                 "dagster/table_name": snapshot.table,
                 "dagster/column_schema": column_schema(table.schema, _descriptions(declaration)),
                 "iceberg_snapshot": str(snapshot.id),
+                **({"left_out_rows": snapshot.rows - table.num_rows} if declaration.events else {}),
                 "training_rows": len(split.train),
                 "calibration_rows": len(split.calibration),
                 "test_rows": len(split.test),

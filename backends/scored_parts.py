@@ -63,7 +63,7 @@ def score_share(night: Scoring, share: Share) -> ScoredPart:
                     rejects.write(rejects_of(batch, accepted.violations, constants, schema))
                 out = predictions(night, accepted)
                 part.write(out)
-                found.add(out, batch, accepted, night.scorer.contract.entity_key)
+                found.add(out, batch, accepted, night.scorer.contract.row_key)
     return found.result(part.addresses, rejects.addresses)
 
 
@@ -73,7 +73,7 @@ def predictions(night: Scoring, accepted: Accepted) -> pa.RecordBatch:
     scores = night.scorer.score(accepted.encoded)
     lineage = night.lineage if rows <= BATCH_ROWS else _lineage(night, rows)
     columns = [
-        accepted.keys.cast(KEY_TYPES[contract.entity_key_type]),
+        accepted.keys.cast(KEY_TYPES[contract.row_key_type]),
         pa.array(scores),
         pa.array(night.scorer.decide(scores)),
         *(column.slice(0, rows) for column in lineage),

@@ -1,5 +1,6 @@
 """Jobs and schedules: the training of a model, and its nights."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -7,6 +8,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from assets.metadata import table_key
+from assets.predictions import newest_day
 from assets.resources import Backends
 from models.declaration import Declaration
 from models.request_record import FINISHED, OPEN
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 def automation(declarations: Sequence[Declaration]) -> dg.Definitions:
     """Return the jobs and schedules of every model."""
     return dg.Definitions(
-        jobs=list(map(training_job, declarations)),
+        jobs=[*map(training_job, declarations), *(features_job(model) for model in declarations if model.events)],
         schedules=[schedule(model) for model in declarations for schedule in (nightly_schedule, requests_schedule)],
     )
 
@@ -36,7 +38,17 @@ def nightly_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":
     gold, name = table_key(declaration.predictions_table), declaration.name
     parity = dg.AssetSelection.checks_for_assets(dg.AssetKey([name, "api"]))
     selection = dg.AssetSelection.assets(gold, [name, "online_features"]) | parity
+    if declaration.events:
+        selection |= dg.AssetSelection.assets(table_key(declaration.features_table))
+        # Features are made for many days in one run, nights one by one; so is this job, and Dagster need not say so.
+        warnings.filterwarnings("ignore", f"Asset job {name}_nightly materializes assets with varying Backfill")
     return dg.define_asset_job(f"{declaration.name}_nightly", selection, description=nightly_job.__doc__)
+
+
+def features_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":
+    """Count the histories of the events of a day, or of many days at once."""
+    selection = dg.AssetSelection.assets(table_key(declaration.features_table))
+    return dg.define_asset_job(f"{declaration.name}_features", selection, description=features_job.__doc__)
 
 
 def nightly_schedule(declaration: Declaration) -> dg.ScheduleDefinition:
@@ -50,10 +62,11 @@ def nightly_schedule(declaration: Declaration) -> dg.ScheduleDefinition:
         execution_timezone=schedule.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         name=f"{declaration.name}_nightly_schedule",
-        description=f"Scores {declaration.population.table} at {schedule.score_at} {schedule.timezone}.",
+        description=f"Scores {declaration.source_table} at {schedule.score_at} {schedule.timezone}.",
     )
     def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        day = context.scheduled_execution_time.astimezone(ZoneInfo(schedule.timezone)).date().isoformat()
+        now = context.scheduled_execution_time.astimezone(ZoneInfo(schedule.timezone))
+        day = newest_day(declaration, now.date()).isoformat()
         return dg.RunRequest(run_key=day, partition_key=day)
 
     return _schedule
