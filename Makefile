@@ -3,6 +3,7 @@ PYTHON ?= python3
 ROWS ?= 5000000
 EXAMPLES ?= 300000
 MODEL ?= churn
+WEEKS ?= 24
 WORKERS ?= 2
 TANDEM_HOME ?= $(CURDIR)/.tandem
 export TANDEM_HOME
@@ -11,7 +12,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-image check format dev serve image bench bench-batch bench-growth bench-api bench-overload schema protocol lock screenshots clean
+.PHONY: help setup demo demo-weeks test test-image check format dev serve image bench bench-batch bench-growth bench-api bench-overload schema protocol lock screenshots clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +20,10 @@ help: ## show this list
 setup: .venv/.installed ## install uv (in a private folder, if there is none) and the locked dependencies
 
 demo: setup ## the whole life of one model on made customers: ROWS=5000000, STAY=1 keeps the API running
-	@$(BIN)/tandem demo --rows $(ROWS) --examples $(EXAMPLES) $(if $(STAY),--stay)
+	@$(BIN)/tandem demo --model $(MODEL) $(if $(filter-out file,$(origin ROWS)),--rows $(ROWS)) --examples $(EXAMPLES) $(if $(STAY),--stay)
+
+demo-weeks: setup ## the demo's customers live on: drift is seen, retrains, is promoted, recovers (WEEKS=24, 5 minutes)
+	@$(BIN)/tandem demo-weeks --weeks $(WEEKS)
 
 test: setup ## run the tests, WORKERS=2 at a time; ARGS="-k night" runs some
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -60,7 +64,7 @@ bench-overload: setup ## the API asked three times as much as it can take, for a
 schema: setup ## write the JSON Schema of declarations, and their reference page
 	@$(BIN)/tandem schema > models/declaration.schema.json && $(BIN)/python -m docs.declaration_reference
 
-screenshots: setup ## take the pictures of the docs from the running UI (needs chromium and a demo's home)
+screenshots: setup ## take the pictures of the docs in headless Chromium, on a home of their own that is made the first time
 	@$(BIN)/python -m docs.screenshots
 
 protocol: setup ## compile the Open Inference Protocol's messages

@@ -19,8 +19,16 @@ def api(declaration: Declaration) -> dg.AssetSpec:
             table_key(declaration.predictions_table),
         ],
         description=f"The running service of {name}: POST /predict answers in milliseconds.",
+        metadata={"start_it": dg.MetadataValue.md(f"`tandem serve {name}`"), "ask_it": _example(declaration)},
         **common(declaration, "bentoml"),
     )
+
+
+def _example(declaration: Declaration) -> dg.MetadataValue:
+    """Show how to ask a service that runs on this machine."""
+    url = f"http://127.0.0.1:{declaration.api.port}/predict"
+    body = f'{{"{declaration.entity_key}": 1}}'
+    return dg.MetadataValue.md(f"```sh\ncurl {url} -H 'content-type: application/json' -d '{body}'\n```")
 
 
 def api_agrees_with_gold(declaration: Declaration) -> dg.AssetChecksDefinition:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import common, table_facts, table_key
+from assets.columns import feature_texts, lineage_of_requests
+from assets.metadata import common, table_facts, table_key, tier
 from assets.resources import Backends
 from models.declaration import Declaration
 
@@ -29,6 +30,7 @@ def api_requests(declaration: Declaration) -> dg.AssetsDefinition:
         pool=table.replace(".", "_"),  # one writer per table
         description=f"What the service of {declaration.name} was asked and has answered: a declared sample.",
         metadata={"dagster/table_name": table},
+        tags=tier(table),
         **common(declaration, "iceberg"),
     )
     def _api_requests(backends: dg.ResourceParam[Backends]) -> dg.MaterializeResult:
@@ -58,7 +60,8 @@ def _about(lake: "Lakehouse", declaration: Declaration, carried: "Carried") -> d
     if carried.snapshot is None:  # nothing was ever logged
         return {}
     table = declaration.requests_table
-    return table_facts(lake.snapshot(table), lake.schema(table), lake.location(table), _columns(declaration))
+    facts = table_facts(lake.snapshot(table), lake.schema(table), lake.location(table), _columns(declaration))
+    return {**facts, "dagster/column_lineage": lineage_of_requests(declaration)}
 
 
 def _columns(declaration: Declaration) -> dict[str, str]:
@@ -75,5 +78,11 @@ def _columns(declaration: Declaration) -> dict[str, str]:
         "model_version": "MLflow version of the model that answered.",
         "model_sha256": "Digest of its ONNX file.",
         "requested_on": "The day, UTC, and the partition.",
-        **{name: feature.description or "As it was scored." for name, feature in declaration.features.items()},
+        **{name: f"As it was scored. {text}" for name, text in feature_texts(declaration).items()},
+        **_of_events(declaration),
     }
+
+
+def _of_events(declaration: Declaration) -> dict[str, str]:
+    events = declaration.events
+    return {events.key: "The event, if the request named it.", events.time: "When it happened, UTC."} if events else {}

@@ -40,12 +40,14 @@ def bento(declaration: Declaration) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=dg.DataVersion(version.sha256),
             metadata={
-                "bento": built.tag,
                 "model_version": version.version,
-                "model_sha256": version.sha256,
+                "serve": dg.MetadataValue.md(f"`tandem serve {declaration.name}`"),
+                "api": dg.MetadataValue.url(backends.settings.url_of_api(declaration.name, declaration.api.port)),
+                "bento": built.tag,
                 "megabytes": round(built.bytes / 1e6, 3),
                 "dagster/uri": str(built.path),
-                "serve": dg.MetadataValue.md(f"`tandem serve {declaration.name}`"),
+                "mlflow_run": dg.MetadataValue.url(registry.url(version.mlflow_run_id)),
+                "model_sha256": version.sha256,
                 "lineage": dg.MetadataValue.json(lineage.model_dump()),
             },
         )

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import common, table_facts, table_key
+from assets.columns import feature_texts, lineage_of_event_features
+from assets.metadata import common, table_facts, table_key, tier
 from assets.predictions import partitions
 from assets.resources import Backends
-from models.contract import HistoryFeature
 from models.declaration import Declaration
 from models.event_rules import EVENT_DAY
 
@@ -37,7 +37,7 @@ def event_features(declaration: Declaration) -> dg.AssetsDefinition:
             context.add_asset_metadata(facts, partition_key=day.isoformat())
         return dg.MaterializeResult(
             data_version=dg.DataVersion(f"{declaration.features_fingerprint}:{done.source.id}"),
-            metadata=_facts(done) | about,
+            metadata=_facts(done) | about | {"dagster/column_lineage": lineage_of_event_features(declaration)},
         )
 
     with warnings.catch_warnings():
@@ -54,6 +54,7 @@ def event_features(declaration: Declaration) -> dg.AssetsDefinition:
                 "what the API counts when it is asked."
             ),
             metadata={"dagster/table_name": table},
+            tags=tier(table),
             **common(declaration, "iceberg", "duckdb"),
         )(_event_features)
 
@@ -79,12 +80,5 @@ def _columns(declaration: Declaration) -> dict[str, str]:
         events.time: "When it happened, UTC.",
         EVENT_DAY: f"The day, {declaration.predictions.timezone}, and the partition.",
         declaration.examples.label: "The outcome, as it was known when the partition was made.",
-        **{name: feature.description or _meaning(feature) for name, feature in declaration.features.items()},
+        **feature_texts(declaration),
     }
-
-
-def _meaning(feature: object) -> str:
-    if not isinstance(feature, HistoryFeature):
-        return ""
-    measured = f" of {feature.of}" if feature.of else ""
-    return f"{feature.measure.replace('_', ' ')}{measured} in the {feature.window} before."

@@ -1,5 +1,6 @@
 """Read the pinned examples: the rows that training, quantization and promotion all see the same way."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -24,17 +25,23 @@ class Rows:
     labels: npt.NDArray[np.float32]
 
 
-def read_examples(lake: "Lakehouse", declaration: Declaration, snapshot_id: int) -> pa.Table:
-    """Read the columns that the declaration names; `ColumnError` names every one that is missing."""
-    examples = declaration.examples
+def read_examples(
+    lake: "Lakehouse", declaration: Declaration, snapshot_id: int, if_there: Collection[str] = ()
+) -> pa.Table:
+    """Read the columns that the declaration names, and of others those that exist.
+
+    `ColumnError` names every declared one that is missing.
+    """
+    examples, there = declaration.examples, lake.schema(declaration.examples.table).names
     columns = [*declaration.features, examples.label, *([examples.time] if examples.time else [])]
-    missing = [column for column in columns if column not in lake.schema(examples.table).names]
+    missing = [column for column in columns if column not in there]
     if missing:
         raise ColumnError(
             f"Table {examples.table!r} has no column {', '.join(map(repr, missing))}, which the declaration of "
-            f"{declaration.name!r} names. Its columns: {', '.join(lake.schema(examples.table).names)}."
+            f"{declaration.name!r} names. Its columns: {', '.join(there)}."
         )
-    return _learnable(declaration, lake.read(examples.table, columns, snapshot_id))
+    others = [column for column in there if column in if_there and column not in columns]
+    return _learnable(declaration, lake.read(examples.table, [*columns, *others], snapshot_id))
 
 
 def _learnable(declaration: Declaration, table: pa.Table) -> pa.Table:
@@ -59,3 +66,10 @@ def held_out(
     rows = getattr(split_examples(declaration, table), part)
     picked = table.take(pa.array(rows))
     return Rows(encode_arrow(contract, picked), labels(declaration, picked))
+
+
+def training_rows(declaration: Declaration, contract: Contract, table: pa.Table) -> Encoded:
+    """Encode the rows that the network learned from."""
+    from models.training.split import split_examples
+
+    return encode_arrow(contract, table.take(pa.array(split_examples(declaration, table).train)))

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from backends.lakehouse.reading import Snapshot
 
 
-def picture(title: str, png: bytes) -> dg.MetadataValue:
-    """Show a PNG where the metadata is shown."""
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+def picture(title: str, image: bytes, kind: str = "png") -> dg.MetadataValue:
+    """Show a PNG, or an image of another kind (`svg+xml`), where the metadata is shown."""
+    return dg.MetadataValue.md(f"![{title}](data:image/{kind};base64,{base64.b64encode(image).decode()})")
 
 
 def pictures(named: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
@@ -58,6 +58,11 @@ def common(declaration: Declaration, *kinds: str) -> dict[str, Any]:
     """Return the arguments that every asset of a model shares: its group, its owners, its technology."""
     owners = [declaration.owner] if declaration.owner else []
     return {"group_name": declaration.name, "owners": owners, "kinds": set(kinds)}
+
+
+def tier(table: str) -> dict[str, str]:
+    """Return the tag that says how refined a table is, for selections: `tag:tier=gold`."""
+    return {"tier": table.split(".")[0]}
 
 
 def table_key(table: str) -> dg.AssetKey:

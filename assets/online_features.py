@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.columns import feature_texts, remembered_columns, same_columns
 from assets.metadata import common, table_key
+from assets.predictions import ready_by
 from assets.resources import Backends
 from backends.settings import without_secrets
 from models.declaration import Declaration
@@ -32,6 +34,7 @@ def online_features(declaration: Declaration, store: str = "lmdb") -> dg.AssetsD
         key=key,
         deps=[dg.AssetKey([declaration.name, "champion"]), table_key(gold)],
         check_specs=[check],
+        freshness_policy=ready_by(declaration),
         pool=f"{declaration.name}_online_features",  # one writer per store
         description=about,
         **common(declaration, store),
@@ -51,9 +54,11 @@ def online_features(declaration: Declaration, store: str = "lmdb") -> dg.AssetsD
             check_results=[dg.AssetCheckResult(check_name="every_entity_is_online", passed=complete)],
             data_version=dg.DataVersion(f"{contract.fingerprint.hex()}:{source}"),
             metadata={
+                "model_version": version.version,
                 **facts,
                 "contract_fingerprint": contract.fingerprint.hex(),
                 "dagster/uri": without_secrets(backends.settings.online),
+                **_described(declaration, contract),
             },
         )
 
@@ -101,4 +106,19 @@ def _figures(rows: int, size: int, seconds: float) -> dict[str, Any]:
         "megabytes": round(size / 1e6, 1),
         "seconds": round(seconds, 2),
         "rows_per_second": round(rows / max(seconds, 1e-9)),
+    }
+
+
+def _described(declaration: Declaration, contract: "Contract") -> dict[str, Any]:
+    """Describe what is packed under a key: the features in the contract's order, or what is remembered of events."""
+    texts = feature_texts(declaration)
+    kinds: dict[str, str] = {contract.entity_key: contract.entity_key_type}
+    kinds |= {name: feature.kind for name, feature in contract.features.items()}
+    texts[contract.entity_key] = "Whom it belongs to."
+    if contract.events:
+        kinds |= {contract.events.key: contract.events.key_type, contract.events.time: "time"}
+        kinds = {name: kinds[name] for name in remembered_columns(declaration)}
+    return {
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(n, kind, texts.get(n)) for n, kind in kinds.items()]),
+        "dagster/column_lineage": same_columns(table_key(declaration.source_table), kinds),
     }

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.metadata import common, picture, table_facts, table_key
+from assets.columns import lineage_of_predictions
+from assets.metadata import common, picture, table_facts, table_key, tier
 from assets.resources import Backends
 from models.declaration import Declaration
 from models.errors import AuditError, Problem
@@ -32,13 +33,13 @@ AUDITS = {
 def partitions(declaration: Declaration) -> dg.DailyPartitionsDefinition:
     """Return the days that can be scored: from the first declared one up to today."""
     schedule = declaration.predictions
-    today = 0 if declaration.events else 1  # the events of a day are all there when it is over
+    today = 0 if declaration.scored_after else 1
     return dg.DailyPartitionsDefinition(schedule.first_day.isoformat(), timezone=schedule.timezone, end_offset=today)
 
 
 def newest_day(declaration: Declaration, today: date) -> date:
     """Return the newest day that can be scored: today, or for events the day that is over."""
-    return today - timedelta(days=1) if declaration.events else today
+    return today - declaration.scored_after
 
 
 def predictions(declaration: Declaration) -> dg.AssetsDefinition:
@@ -51,10 +52,11 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
         deps=[dg.AssetKey([name, "champion"]), table_key(declaration.scored_table)],
         partitions_def=partitions(declaration),
         check_specs=specs,
-        freshness_policy=_ready_by(declaration),
+        freshness_policy=ready_by(declaration),
         pool=declaration.predictions_table.replace(".", "_"),  # one writer per table
-        description=f"{declaration.description or name} One row for each `{declaration.row_key}` and day.",
+        description=f"{_title(declaration)}. One row for each `{declaration.row_key}` and day.",
         metadata={"dagster/table_name": declaration.predictions_table},
+        tags=tier(declaration.predictions_table),
         **common(declaration, "iceberg", "onnx"),
     )
     def _predictions(
@@ -101,12 +103,20 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
     return _predictions
 
 
-def _ready_by(declaration: Declaration) -> dg.FreshnessPolicy:
-    """Fresh means: scored between the hour of scoring and the hour that readers count on."""
+def _title(declaration: Declaration) -> str:
+    return declaration.description.strip().rstrip(".") or f"Scores of {declaration.name}"
+
+
+def ready_by(declaration: Declaration) -> dg.FreshnessPolicy:
+    """Fresh means: made between the hour of scoring and the hour that readers count on.
+
+    Dagster counts back from the latter in hours that pass, of which a night has one more when the clock goes back.
+    """
     schedule = declaration.predictions
     hour, minute = map(int, schedule.ready_by.split(":"))
     begin, end = (timedelta(hours=int(t[:2]), minutes=int(t[3:])) for t in (schedule.score_at, schedule.ready_by))
-    return dg.FreshnessPolicy.cron(f"{minute} {hour} * * *", lower_bound_delta=end - begin, timezone=schedule.timezone)
+    window = min(end - begin + timedelta(hours=1), timedelta(days=1))
+    return dg.FreshnessPolicy.cron(f"{minute} {hour} * * *", lower_bound_delta=window, timezone=schedule.timezone)
 
 
 def _check_results(problems: list[Problem], evidence: dict[str, dict[str, float]]) -> Iterator[dg.AssetCheckResult]:
@@ -146,28 +156,31 @@ def _columns(declaration: Declaration, threshold: float) -> dict[str, str]:
 
 def _facts(published: "Published", declaration: Declaration, night: "Night") -> dict[str, object]:
     from models.audit import EDGES
-    from models.training.plots import score_histogram
+    from models.training.score_chart import score_chart
 
     report = published.report
     seconds = published.scoring_seconds + published.audit_seconds
+    chart = score_chart(report.tally.histogram, EDGES, night.scorer.contract.decision_threshold)
     return {
         "dagster/partition_row_count": report.rows,
         "model_version": night.version,
-        "model_sha256": night.scorer.sha256,
-        "population_snapshot": str(published.source.id),
-        "population_as_of": _as_of(published, night),
         "predicted_positive": published.positives,
+        "scores": picture("scores", chart, "svg+xml"),
         "mean_score": report.mean,
         "score_shift": report.shift if report.shift is not None else "first night",
         "rows_per_second": round(report.rows / seconds),
         "seconds": round(seconds, 3),
         "audit_seconds": round(published.audit_seconds, 3),
         "files": published.parts,
+        "cpu_seconds": round(published.cpu_seconds, 3),
+        "bytes_read": published.bytes_read,
+        "bytes_written": published.snapshot.bytes_added,
         "rejected_rows": report.rejected,
         **_oddities(published, declaration),
-        "scores": picture(
-            "scores", score_histogram(report.tally.histogram, EDGES, night.scorer.contract.decision_threshold)
-        ),
+        "population_as_of": _as_of(published, night),
+        "population_snapshot": str(published.source.id),
+        "model_sha256": night.scorer.sha256,
+        "dagster/column_lineage": lineage_of_predictions(declaration),
     }
 
 

@@ -21,7 +21,7 @@ CHECKS = {
         "Log-loss, calibration and the scores themselves change no more than declared.",
     ),
     "int8_keeps_the_decisions": ({"decision_flips"}, "No more decisions flip at the threshold than declared."),
-    "int8_is_real": ({"quantized_nodes"}, "onnxruntime runs fused int8 products after its optimization."),
+    "int8_is_real": ({"quantized_nodes"}, "After its optimization, onnxruntime runs fused int8 products."),
     "int8_is_smaller": ({"size_ratio"}, "The int8 file has fewer bytes than the float one."),
     "int8_is_faster": ({"speedup"}, "On this CPU, in one run, int8 scores at least as many rows per second as float."),
 }
@@ -68,15 +68,15 @@ def quantized_model(declaration: Declaration) -> dg.AssetsDefinition:
             metadata={
                 "precision": candidate.precision,
                 "reason": "; ".join(map(str, outcome.problems)) or "int8 keeps what the float network knows",
-                "sha256": candidate.sha256,
                 "test_metrics": comparison(outcome.metrics),
+                **pictures(outcome.pictures),
                 "speedup": outcome.changes["speedup"],
+                **outcome.rows_per_second,
                 "kilobytes_float32": round(len(floating) / 1000, 1),
                 "kilobytes_int8": round(len(outcome.int8) / 1000, 1),
                 "changes": dg.MetadataValue.json(outcome.changes),
                 "mlflow_run": dg.MetadataValue.url(registry.url(candidate.mlflow_run_id)),
-                **outcome.rows_per_second,
-                **pictures(outcome.pictures),
+                "sha256": candidate.sha256,
             },
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
-from assets.metadata import table_facts, table_key
+from assets.metadata import table_facts, table_key, tier
 from assets.resources import Backends
 from models.declaration import Declaration
 
@@ -21,6 +21,9 @@ def source_tables(declarations: Sequence[Declaration]) -> list[dg.AssetSpec]:
         described[declaration.examples.table] = (
             f"Past rows with their outcome `{declaration.examples.label}`: what {declaration.name} learns from."
         )
+    for declaration in declarations:
+        text = f"Outcomes as they become known, `{declaration.examples.label}`: what {declaration.name} is measured by."
+        described.setdefault(declaration.outcomes_table, text)
     made = {declaration.features_table for declaration in declarations if declaration.events}
     return [_table(table, text) for table, text in sorted(described.items()) if table not in made]
 
@@ -43,4 +46,5 @@ def _table(table: str, description: str) -> dg.AssetSpec:
         group_name=table.split(".")[0],
         kinds={"iceberg"},
         metadata={"dagster/table_name": table},
+        tags=tier(table),
     )

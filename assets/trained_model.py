@@ -51,13 +51,13 @@ def trained_model(declaration: Declaration) -> dg.AssetsDefinition:
             metadata={
                 "auc": trained.metrics["network"]["auc"],
                 "test_metrics": comparison(trained.metrics),
+                **pictures(shown),
                 "mlflow_run": dg.MetadataValue.url(registry.url(run_id)),
-                "sha256": sha256,
-                "kilobytes": round(len(trained.onnx) / 1000, 1),
-                "graph_difference": trained.graph_difference,
                 "seconds": round(sum(trained.seconds.values()), 1),
                 "seconds_by_phase": dg.MetadataValue.json({k: round(v, 2) for k, v in trained.seconds.items()}),
-                **pictures(shown),
+                "kilobytes": round(len(trained.onnx) / 1000, 1),
+                "graph_difference": trained.graph_difference,
+                "sha256": sha256,
             },
         )
 

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.columns import feature_texts, same_columns
 from assets.manifests import TrainingSet
 from assets.metadata import column_schema, common, table_key
 from assets.resources import Backends
@@ -31,6 +32,7 @@ def training_set(declaration: Declaration) -> dg.AssetsDefinition:
             event_key = declaration.events.key if declaration.events else None
             event_key_type = entity_key_type(scored, event_key, "events.key") if event_key else ""
             population = lake.snapshot(declaration.scored_table)
+            location = lake.location(snapshot.table)
         split = split_examples(declaration, table)
         manifest = TrainingSet(
             table=snapshot.table,
@@ -45,19 +47,24 @@ def training_set(declaration: Declaration) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(f"iceberg:{snapshot.id}"),
             metadata={
                 "dagster/row_count": table.num_rows,
-                "dagster/table_name": snapshot.table,
-                "dagster/column_schema": column_schema(table.schema, _descriptions(declaration)),
-                "iceberg_snapshot": str(snapshot.id),
-                **({"left_out_rows": snapshot.rows - table.num_rows} if declaration.events else {}),
                 "training_rows": len(split.train),
-                "calibration_rows": len(split.calibration),
                 "test_rows": len(split.test),
+                "iceberg_snapshot": str(snapshot.id),
+                "calibration_rows": len(split.calibration),
                 **split.description,
+                **({"left_out_rows": snapshot.rows - table.num_rows} if declaration.events else {}),
+                "dagster/table_name": snapshot.table,
+                "dagster/uri": location,
+                "dagster/column_schema": column_schema(table.schema, _columns(declaration)),
+                "dagster/column_lineage": same_columns(table_key(snapshot.table), table.schema.names),
             },
         )
 
     return _training_set
 
 
-def _descriptions(declaration: Declaration) -> dict[str, str]:
-    return {name: feature.description for name, feature in declaration.features.items()}
+def _columns(declaration: Declaration) -> dict[str, str]:
+    examples, texts = declaration.examples, {declaration.examples.label: "What came of it: what is to be predicted."}
+    if examples.time:
+        texts[examples.time] = "When the features were observed; the newest months are the test set."
+    return texts | feature_texts(declaration)

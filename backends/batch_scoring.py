@@ -20,6 +20,7 @@ from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.parts import Parts
 from backends.lakehouse.publishing import Staged, publish, stage, write_day
 from backends.lakehouse.reading import Filter, Plan, Reader, Share, Snapshot, partition_is
+from backends.night_drift import counter_for, drift_properties
 from backends.nights import Night, Published, published_nights
 from backends.repeated_keys import Ascending, KeyRange, follow_each_other, in_order, repeated_keys_of
 from backends.scored_parts import ScoredPart, Scoring, score_share
@@ -32,9 +33,11 @@ from models.audit import (
     audit,
     histogram_from_text,
     histogram_to_text,
+    population_stability_index,
     tally_of,
 )
 from models.contract import Contract
+from models.counting import BinCounter
 from models.encoding import check_columns, entity_key_type
 from models.errors import AuditError, ColumnError, LakehouseError
 
@@ -73,7 +76,7 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
     population, and for tables with other columns. `PublishConflictError` when the same day was published meanwhile, or
     something that is no night.
     """
-    contract, begun = night.scorer.contract, time.perf_counter()
+    contract, begun, cpu = night.scorer.contract, time.perf_counter(), engine.cpu_seconds
     _be_thrifty()
     plan = population_plan(lake, contract, night.population, night.population_snapshot, where=night.where)
     if not plan.snapshot.rows:
@@ -92,6 +95,8 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
         publish(lake, staged),
         plan.snapshot,
         report,
+        cpu_seconds=engine.cpu_seconds - cpu,
+        bytes_read=plan.bytes,
         positives=sum(part.positives for part in written),
         parts=len(staged.parts),
         unseen=_counted(part.unseen for part in written),
@@ -111,20 +116,25 @@ def _be_thrifty() -> None:
 
 
 def _score_and_stage(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) -> tuple[Staged, list[ScoredPart]]:
-    contract = night.scorer.contract
-    distinct = [contract.row_key, contract.output]
+    contract, cpu = night.scorer.contract, engine.cpu_seconds
+    distinct, counter = [contract.row_key, contract.output], counter_for(night.scorer, plan.snapshot.rows)
     with lake.parts(night.predictions, _folder(night), part_schema(contract), distinct) as parts:
-        written = _score(lake, engine, night, plan, parts)
+        written = _score(lake, engine, night, plan, parts, counter)
         properties = {
             **_lineage(night, plan.snapshot),
             "rejected_rows": str(_rejected(written)),
+            "scoring_cpu_seconds": f"{engine.cpu_seconds - cpu:.3f}",
+            "bytes_read": str(plan.bytes),
             "score_histogram": histogram_to_text(_histogram(written)),
+            **drift_properties(counter, written),
         }
         kept = [address for part in written for address in part.parts]
         return stage(lake, night.predictions, PARTITION, night.scored_on, kept, properties), written
 
 
-def _score(lake: Lakehouse, engine: Engine, night: Night, plan: Plan, parts: Parts) -> list[ScoredPart]:
+def _score(
+    lake: Lakehouse, engine: Engine, night: Night, plan: Plan, parts: Parts, counter: BinCounter | None
+) -> list[ScoredPart]:
     """Write the parts, and commit the rejects: they are for people to look at, whatever becomes of the night."""
     contract, key = night.scorer.contract, night.scorer.contract.row_key
     table, at, beside = night.population, plan.snapshot.id, night.predictions
@@ -141,6 +151,7 @@ def _score(lake: Lakehouse, engine: Engine, night: Night, plan: Plan, parts: Par
             repeated=pa.array([], plan.schema.field(key).type) if sorted_plan else repeated_keys(),
             parts=parts,
             rejects=rejects,
+            counter=counter,
         )
         shares = (sorted_plan or plan).shares(_shares(lake, engine, night, plan))
         written = engine.map(partial(score_share, scoring), shares)
@@ -215,8 +226,9 @@ def _audit(lake: Lakehouse, engine: Engine, night: Night, staged: Staged, expect
     ordered = follow_each_other([counted.keys for counted in found])
     table = night.predictions
     repeated = [] if ordered else repeated_keys_of(lake, engine, table, key, at, beside=table, where=day)
-    last_night = _last_histogram(lake, night)
-    return audit(sum((counted.tally for counted in found), Tally()), len(repeated), expected, last_night, night.limits)
+    tally = sum((counted.tally for counted in found), Tally())
+    last_night = _last_histogram(lake, night, tally.histogram)
+    return audit(tally, len(repeated), expected, last_night, night.limits)
 
 
 @dataclass(frozen=True)
@@ -237,11 +249,17 @@ def count_share(reader: Reader, key: str, score: str, share: Share) -> Counted:
     return Counted(tally, ascending.range)
 
 
-def _last_histogram(lake: Lakehouse, night: Night) -> Counts | None:
-    """Return the score histogram of the newest night before this one; None on the first night."""
-    nights = published_nights(lake, night.predictions)
-    earlier = [day for day in nights if day < night.scored_on.isoformat()]
-    return histogram_from_text(nights[max(earlier)].properties["score_histogram"]) if earlier else None
+def _last_histogram(lake: Lakehouse, night: Night, scores: Counts) -> Counts | None:
+    """Return the score histogram of the newest night before this one; None on the first night.
+
+    After a champion was rolled back that is another model's: the newest night of the same file serves as well, if the
+    scores are nearer to it.
+    """
+    nights, today = published_nights(lake, night.predictions), night.scored_on.isoformat()
+    earlier = [nights[day].properties for day in sorted(nights, reverse=True) if day < today]
+    same = [found for found in earlier if found["model_sha256"] == night.scorer.sha256]
+    histograms = [histogram_from_text(found["score_histogram"]) for found in (*earlier[:1], *same[:1])]
+    return min(histograms, key=lambda one: population_stability_index(one, scores), default=None)
 
 
 # --- before any row is read -----------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Journal:
 
     def _begin(self, number: int) -> None:
         name = f"{NAME}{number:012d}-{os.getpid()}-{secrets.token_hex(4)}"
-        before, self._file = self._file, os.open(self._folder / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        before, self._file = self._file, os.open(self._folder / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o664)
         self._number, self._size = number, 0
         if before >= 0:
             with self._lock:

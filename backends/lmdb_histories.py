@@ -52,7 +52,8 @@ PREFIX = "histories-"
 LIVE, BASE, BOOT = "live.mdb", "base.mdb", "boot"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MOST_BYTES = 2**38  # of address space; the file takes what it needs
-AT_ONCE = 32  # records in one transaction: others wait for it less than a millisecond
+AT_ONCE = 32  # events of a request in one transaction
+LOADED_AT_ONCE = 8  # records of a load in one transaction: requests wait for half a millisecond
 PAUSE_SECONDS = 0.0001  # between two transactions of a load: LMDB's lock is not fair
 SCANNED = 4096
 STATE, PROPERTIES = b"\0state", b"\0properties"  # no entity's keys: integers have 8 bytes, texts no NUL
@@ -173,7 +174,7 @@ class LmdbHistories(HistoryStore):
 
     def _merge(self, live: "_Live", lake: Iterable[Lake], span: Span) -> tuple[int, int]:
         entities, rows, coming = 0, 0, iter(lake)
-        while some := list(islice(coming, AT_ONCE)):
+        while some := list(islice(coming, LOADED_AT_ONCE)):
             with live.environment.begin(write=True) as transaction:
                 for entity, events, since in some:
                     self._put(transaction, pack_key(self.contract, entity), events, since, span)
@@ -186,9 +187,9 @@ class LmdbHistories(HistoryStore):
         nothing, after = unpack(self.history, b""), b""
         while True:
             stale, last = _stale(live.environment, after, span)
-            for start in range(0, len(stale), AT_ONCE):
+            for start in range(0, len(stale), LOADED_AT_ONCE):
                 with live.environment.begin(write=True) as transaction:
-                    for key in stale[start : start + AT_ONCE]:
+                    for key in stale[start : start + LOADED_AT_ONCE]:
                         self._put(transaction, key, nothing, span.since, span)
             if last is None:
                 return

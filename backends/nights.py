@@ -47,6 +47,8 @@ class Published:
     reasons: dict[tuple[str, str], int]  # rejected values by column and reason
     scoring_seconds: float
     audit_seconds: float
+    cpu_seconds: float  # of all of it, on all machines
+    bytes_read: int  # of the population, as they lie in its files
 
 
 def published_nights(lake: Lakehouse, table: str) -> dict[str, Snapshot]:

@@ -5,15 +5,17 @@ registry keeps the exact ONNX bytes; every read is verified against the sha256 i
 """
 
 import logging
+import random
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from backends.settings import Settings, quiet
-from models.errors import ModelFileError, NoChampionError, RegistryError
+from models.errors import ForeignVersionError, ModelFileError, NoChampionError, RegistryError
 from models.scoring import sha256_of
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # no such model, no such alias
+_LOCKED, _PATIENCE = "database is locked", 60.0  # SQLite, written to by others; seconds until it is an error
+_PAGE = 1000  # versions
+OURS = {"sha256", "artifact"}  # tags of a version that Tandem registered
 Pictures = Mapping[str, bytes]  # file name -> PNG
 
 
@@ -35,7 +40,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version of a model: always one that passed its gates."""
+    """A registered version of a model: always one that passed its gates, though it may have tied with the champion."""
 
     model: str
     version: int
@@ -48,7 +53,7 @@ class Registry:
     """Runs and versions of the models in one MLflow."""
 
     def __init__(self, client: "MlflowClient", artifacts: str, ui: str) -> None:
-        self._client = client
+        self._client: MlflowClient = _Patient(client)
         self._artifacts = artifacts
         self._ui = ui
 
@@ -88,6 +93,11 @@ class Registry:
             metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
             params=[Param(key, str(value)) for key, value in params.items()],
         )
+
+    def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a run; one that it has already is replaced."""
+        for key, value in tags.items():
+            self._client.set_tag(run_id, key, value)
 
     def log_curve(self, run_id: str, name: str, values: list[float]) -> None:
         """Add a metric's course to a run, one value a step."""
@@ -179,24 +189,75 @@ class Registry:
         """Return the version's ONNX bytes, verified."""
         return self.read_onnx(version.mlflow_run_id, version.tags["artifact"], version.sha256)
 
-    def promote(self, model: str, run_id: str, artifact: str, sha256: str, tags: Mapping[str, str]) -> Version:
-        """Register a run's ONNX file and move the alias to it, in that order: readers always find one champion.
+    def version(self, model: str, number: int) -> Version:
+        """Return a version by its number; `RegistryError` where there is none."""
+        from mlflow.exceptions import MlflowException
 
-        Bytes that are the champion already keep their version: promoting twice is promoting once.
+        try:
+            return _version(self._client.get_model_version(model, str(number)))
+        except MlflowException as error:
+            there = ", ".join(str(version.version) for version in self.versions(model)) or "none"
+            raise RegistryError(f"Model {model!r} has no version {number}. There are: {there}.") from error
+
+    def versions(self, model: str) -> list[Version]:
+        """Return every version that Tandem registered, newest first; those of others are left out."""
+        found: list[Version] = []
+        named, more = f"name = '{model}'", None
+        while more != "":
+            page = self._client.search_model_versions(named, max_results=_PAGE, page_token=more)
+            found, more = (
+                [*found, *(_version(each) for each in page if dict(each.tags).keys() >= OURS)],
+                page.token or "",
+            )
+        return sorted(found, key=lambda version: version.version, reverse=True)
+
+    def with_bytes(self, model: str, sha256: str) -> Version | None:
+        """Return the version of these bytes, the oldest if there are several; None where they are not registered."""
+        return next((version for version in reversed(self.versions(model)) if version.sha256 == sha256), None)
+
+    def register(self, model: str, run_id: str, artifact: str, sha256: str, tags: Mapping[str, str]) -> Version:
+        """Make a run's ONNX file a version, which nobody is served yet. Bytes that are one already keep theirs.
+
+        So do bytes that are registered twice at the same moment: the second version goes again.
         """
-        champion = self.champion_or_none(model)
-        if champion and champion.sha256 == sha256:
-            return champion
+        if there := self.with_bytes(model, sha256):
+            return there
         self._ensure_registered(model)
         all_tags = {**tags, "sha256": sha256, "artifact": artifact}
         source = f"runs:/{run_id}/{artifact}"
         made = self._client.create_model_version(model, source, run_id, tags=all_tags, await_creation_for=None)
-        self._client.set_registered_model_alias(model, CHAMPION, str(made.version))
+        first = self.with_bytes(model, sha256) or _version(made)
+        if first.version < int(made.version):
+            self._client.delete_model_version(model, made.version)
+        return first
+
+    def tag_version(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Add tags to a version; one that it has already is replaced."""
+        for key, value in tags.items():
+            self._client.set_model_version_tag(version.model, str(version.version), key, value)
+
+    def move_alias(self, model: str, number: int) -> None:
+        """Let a version be the champion, in one step: a reader finds the old one or the new one."""
+        self._client.set_registered_model_alias(model, CHAMPION, str(number))
+
+    def promote(self, model: str, run_id: str, artifact: str, sha256: str, tags: Mapping[str, str]) -> Version:
+        """Register a run's ONNX file and make it the champion, without a gate and without a ledger.
+
+        Promotions that have to be earned, and recorded, are in `promotions`. Promoting twice is promoting once.
+        """
+        version = self.register(model, run_id, artifact, sha256, tags)
+        self.move_alias(model, version.version)
         return self.champion(model)
 
     def _ensure_registered(self, model: str) -> None:
+        from mlflow.exceptions import MlflowException
+
         if not self._client.search_registered_models(f"name = '{model}'"):
-            self._client.create_registered_model(model)
+            try:
+                self._client.create_registered_model(model)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else was faster
+                    raise
 
     def _experiment(self, model: str) -> str:
         found = self._client.get_experiment_by_name(model)
@@ -206,10 +267,39 @@ class Registry:
         return str(self._client.create_experiment(model, artifact_location=location))
 
 
+class _Patient:
+    """MLflow's client, each call of which waits for its turn at a database that others write to."""
+
+    def __init__(self, client: "MlflowClient") -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return _in_turn(found) if callable(found) else found
+
+
+def _in_turn(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Repeat a call that found SQLite locked: nothing was written then."""
+
+    def called(*arguments: Any, **named: Any) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return call(*arguments, **named)
+            except MlflowException as error:
+                if _LOCKED not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.02, 0.2))  # noqa: S311  # no secret
+
+    return called
+
+
 def _version(found: Any) -> Version:
     tags = dict(found.tags)
-    if absent := {"sha256", "artifact"} - tags.keys():
-        raise RegistryError(
+    if absent := OURS - tags.keys():
+        raise ForeignVersionError(
             f"Version {found.version} of model {found.name!r} has no tag {' and '.join(sorted(absent))}: it was not "
             f"registered by Tandem. Materialize {found.name}/champion, or move the alias to a version that was."
         )

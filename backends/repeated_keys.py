@@ -27,7 +27,7 @@ MOST_KEYS = 2_000_000  # that a thread holds at once: 16 MB of integers, and as 
 SHARES_A_SLOT = 4
 SCRATCH = "keys/"  # folder of the files that are written on the way
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio (Knuth, The Art of Computer Programming 3, 6.4)
+MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio (Knuth, The Art of Computer Programming 3, 6.4)
 
 
 KeyRange = tuple[Key, Key]  # the first and the last of ascending keys
@@ -144,11 +144,11 @@ def range_of_share(reader: Reader, key: str, share: Share) -> KeyRange | None:
 def deal(reader: Reader, key: str, scratch: Parts, hashes: int, share: Share) -> Dealt:
     """Write the keys of some files in the order of their hashes, as many at a time as fit."""
     address = f"{scratch.folder}{scratch.run}-{share.position:05d}-{uuid.uuid4().hex[:8]}.keys"
-    batches = (_numbers(b.column(key).drop_null()) for file in share.files for b in reader.batches(file))
+    batches = (numbers_of(b.column(key).drop_null()) for file in share.files for b in reader.batches(file))
     counts = []
     with scratch.io.new_output(address).create(overwrite=True) as out:
         for numbers in _rounds(batches):
-            mixed = (numbers.view(np.uint64) * _MIX) >> np.uint64(32)
+            mixed = (numbers.view(np.uint64) * MIX) >> np.uint64(32)
             hashed = (mixed % np.uint64(hashes)).astype(np.uint16 if hashes < 2**16 else np.uint32)
             out.write(numbers[np.argsort(hashed, kind="stable")].tobytes())
             counts.append(np.bincount(hashed, minlength=hashes))
@@ -173,7 +173,7 @@ def keys_among(reader: Reader, key: str, numbers: npt.NDArray[np.int64], share: 
     for file in share.files:
         for batch in reader.batches(file):
             keys = batch.column(key).drop_null()
-            found.append(keys.filter(pa.array(np.isin(_numbers(keys), numbers))).cast(found[0].type))
+            found.append(keys.filter(pa.array(np.isin(numbers_of(keys), numbers))).cast(found[0].type))
     return pa.concat_arrays(found)
 
 
@@ -269,7 +269,7 @@ def _ascends(keys: pa.Array) -> bool:
     return len(keys) < 2 or bool(pc.all(pc.less(keys[:-1], keys[1:])).as_py())
 
 
-def _numbers(keys: pa.Array) -> npt.NDArray[np.int64]:
+def numbers_of(keys: pa.Array) -> npt.NDArray[np.int64]:
     """Return int64 [keys]: integers as they are, a hash for other keys; the same for the same key in any process."""
     if pa.types.is_integer(keys.type):
         numbers: npt.NDArray[np.int64] = keys.cast(pa.int64()).to_numpy()

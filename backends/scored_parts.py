@@ -13,6 +13,7 @@ from backends.lakehouse.reading import BATCH_ROWS, FileTask, Reader, Share
 from backends.rejects import Accepted, accept, rejects_of
 from backends.repeated_keys import Ascending, KeyRange
 from models.audit import BINS, Counts, histogram_of
+from models.counting import BinCounter
 from models.scoring import Scorer
 
 
@@ -29,6 +30,7 @@ class Scoring:
     repeated: pa.Array  # keys that stand in more than one row of the population
     parts: Parts
     rejects: Parts
+    counter: BinCounter | None = None  # for drift; None where the model has no profile
 
     @cached_property
     def lineage(self) -> list[pa.Array]:
@@ -46,6 +48,7 @@ class ScoredPart:
     rejected: int
     positives: int
     histogram: Counts  # int64 [BINS]
+    bins: Counts  # as the counter counts; int64 [0] without one
     unseen: dict[str, int]  # rows by column, for values that the vocabulary has not
     reasons: dict[tuple[str, str], int]  # rejected values by column and reason
     keys: KeyRange | None  # the first and the last of the share, if they ascend
@@ -53,7 +56,7 @@ class ScoredPart:
 
 def score_share(night: Scoring, share: Share) -> ScoredPart:
     """Score the rows of some files; those that the contract refuses are written as rejects, not scored."""
-    found = _Tally()
+    found = _Tally(night.counter)
     with night.parts.begin(share.position) as part, night.rejects.begin(share.position) as rejects:
         for file in share.files:
             for batch in night.reader.batches(file):
@@ -63,7 +66,7 @@ def score_share(night: Scoring, share: Share) -> ScoredPart:
                     rejects.write(rejects_of(batch, accepted.violations, constants, schema))
                 out = predictions(night, accepted)
                 part.write(out)
-                found.add(out, batch, accepted, night.scorer.contract.row_key)
+                found.add(out, batch, accepted, night)
     return found.result(part.addresses, rejects.addresses)
 
 
@@ -105,19 +108,23 @@ def _constants(night: Scoring, file: FileTask) -> dict[str, pa.Scalar]:
 class _Tally:
     """Counts what a share's batches hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, counter: BinCounter | None) -> None:
         self.rows = self.rejected = self.positives = 0
         self.keys = Ascending()
         self.histogram = np.zeros(BINS, np.int64)
+        self.bins = counter.nothing if counter else np.zeros(0, np.int64)
         self.unseen: dict[str, int] = {}
         self.reasons: dict[tuple[str, str], int] = {}
 
-    def add(self, out: pa.RecordBatch, batch: pa.RecordBatch, accepted: Accepted, key: str) -> None:
+    def add(self, out: pa.RecordBatch, batch: pa.RecordBatch, accepted: Accepted, night: Scoring) -> None:
+        scores = out.column(1).to_numpy()
+        if night.counter:
+            self.bins += night.counter.count(accepted.encoded, scores, before=self.rows)
         self.rows += len(out)
         self.rejected += batch.num_rows - len(out)
-        self.keys.add(batch.column(key))
+        self.keys.add(batch.column(night.scorer.contract.row_key))
         self.positives += out.column(2).true_count
-        self.histogram += histogram_of(out.column(1).to_numpy())
+        self.histogram += histogram_of(scores)
         for name, count in accepted.unseen.items():
             self.unseen[name] = self.unseen.get(name, 0) + count
         for violation in accepted.violations:
@@ -132,6 +139,7 @@ class _Tally:
             self.rejected,
             self.positives,
             self.histogram,
+            self.bins,
             self.unseen,
             self.reasons,
             self.keys.range,

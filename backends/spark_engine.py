@@ -62,6 +62,7 @@ class SparkEngine:
         self.master, self.python, self.log, self.wait_seconds = master, python, log, wait_seconds
         local = ON_THIS_MACHINE if re.match(r"local(\[|$)", master) else {}
         self.properties = {**PROPERTIES, **local, **(properties or {}), "spark.master": master}
+        self._seconds_of_tasks = 0.0
 
     @property
     def slots(self) -> int:
@@ -69,6 +70,11 @@ class SparkEngine:
         session = self._session()
         with _giving_up_named(self.master):
             return int(session.defaultParallelism)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """A clock of the CPU time of this process and of the executors' Python; what Java takes is not in it."""
+        return time.process_time() + self._seconds_of_tasks
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
         """Return the results in the order of the tasks; the first error stops the rest and is raised.
@@ -80,7 +86,9 @@ class SparkEngine:
             return []
         session = self._session()
         with _giving_up_named(self.master):
-            return _Mapping(session, function, listed).results()
+            results = _Mapping(session, function, listed).results()
+        self._seconds_of_tasks += sum(seconds for _, seconds in results)
+        return [result for result, _ in results]
 
     def stop(self) -> None:
         """End this process's session; the next use makes another."""
@@ -163,8 +171,8 @@ class _Mapping(Generic[Task, Result]):
         self._function = context.broadcast(_Sent(function))
         self._failures = context.accumulator([], _Gathered())
 
-    def results(self) -> list[Result]:
-        """Run the job; the first refusal cancels it, and so does an interrupt."""
+    def results(self) -> list[tuple[Result, float]]:
+        """Run the job; the first refusal cancels it, and so does an interrupt. Each result has its CPU seconds."""
         with ThreadPoolExecutor(1, thread_name_prefix="spark") as pool:
             job = pool.submit(self._collect)
             try:
@@ -176,14 +184,14 @@ class _Mapping(Generic[Task, Result]):
             raise min(self._failures.value, key=lambda failure: failure.position).error()
         return job.result()
 
-    def _collect(self) -> list[Result]:
+    def _collect(self) -> list[tuple[Result, float]]:
         # Not interrupted but ended by a kill of its Python process: Spark then waits until that is really dead.
         self._context.setJobGroup(self._group, f"map over {len(self._tasks)} tasks", interruptOnCancel=False)
         attempt = partial(_attempt, self._function, self._failures, _most_attempts(self._context))
         spread = self._context.parallelize(list(enumerate(self._tasks)), len(self._tasks))
         return list(spread.mapPartitions(attempt).collect())
 
-    def _end(self, job: Future[list[Result]]) -> None:
+    def _end(self, job: Future[list[tuple[Result, float]]]) -> None:
         """Cancel what still runs and wait for it: whoever tidies up afterwards finds nothing in the making."""
         with suppress(Py4JError):  # Spark itself has ended
             while not job.done():
@@ -322,8 +330,12 @@ class _Failure:
 def _attempt(
     function: "Broadcast[_Sent]", failures: "Accumulator[list[Any]]", most: int, tasks: Iterator[tuple[int, Any]]
 ) -> Iterator[Any]:
-    """Yield the result of each task; there is one. A refusal is handed in, what may pass is raised for another try."""
+    """Yield the result of each task and its CPU seconds; there is one task.
+
+    A refusal is handed in, what may pass is raised for another try.
+    """
     for position, task in tasks:
+        begun = time.process_time()  # a worker has one task at a time
         try:
             result = function.value(task)
         except Exception as error:
@@ -332,7 +344,7 @@ def _attempt(
             error.add_note(f"On {socket.gethostname()}:\n{''.join(traceback.format_exception(error))}")
             failures.add([_Failure.of(position, error)])
         else:
-            yield result
+            yield result, time.process_time() - begun
 
 
 def _attempts_so_far() -> int:

@@ -111,49 +111,63 @@ class EventPredictor(Predictor):
     def _answer(self, call: Call, swipes: _Swipes, found: list[Remembered]) -> None:
         """Count, score, and write the answers."""
         call.watch.mark("lookup")
-        events, contract = swipes.events, self.contract
-        for i, past in enumerate(found):
-            if (known := past.events["key"] == events["key"][i]).any():  # asked again: it happened when it did
-                events["time"][i] = past.events["time"][known][0]
-        values = [history_values(self._history, past.events, events[i : i + 1]) for i, past in enumerate(found)]
-        rows = with_values(self._history, contract, swipes.rows, np.stack(values))
-        scored = self.scorer.score(rows)
-        scores, decisions = scored.tolist(), self.scorer.decide(scored).tolist()
+        _happened_once(swipes.events, found)
+        rows = self._counted(swipes, found)
+        scores = self.scorer.score(rows)
+        scored = self._scored(swipes, found, rows, scores.tolist(), self.scorer.decide(scores).tolist())
+        call.watch.mark("score")
+        call.watch.scored = scored
+        refuse = self.contract.api.stale_features == "refuse"
+        for i, (one, past) in enumerate(zip(swipes.asked, found, strict=True)):
+            if scored.stale[i] and refuse:
+                call.outcomes[one.row] = self._too_old(one.key, iso(scored.event_times[i]))
+            else:
+                call.outcomes[one.row] = self._written(one, past, scored, i)
+
+    def _counted(self, swipes: _Swipes, found: list[Remembered]) -> Encoded:
+        """Return rows of the whole contract: what was asked, and what is counted."""
+        values = [history_values(self._history, p.events, swipes.events[i : i + 1]) for i, p in enumerate(found)]
+        return with_values(self._history, self.contract, swipes.rows, np.stack(values))
+
+    def _scored(
+        self, swipes: _Swipes, found: list[Remembered], rows: Encoded, scores: list[float], decisions: list[bool]
+    ) -> Scored:
         now = time.time_ns() // 1_000_000
         as_of = [past.until // 1000 for past in found]
-        stales = [at < now - self._oldest for at in as_of]
-        call.watch.mark("score")
-        positions, times = [one.row for one in swipes.asked], events["time"].tolist()
-        call.watch.scored = Scored(
-            positions,
+        return Scored(
+            [one.row for one in swipes.asked],
             swipes.entities,
             rows,
             as_of,
-            stales,
+            [at < now - self._oldest for at in as_of],
             scores,
             decisions,
             now,
-            [e.event for e in swipes.asked],
-            times,
+            [one.event for one in swipes.asked],
+            swipes.events["time"].tolist(),
         )
-        refuse = contract.api.stale_features == "refuse"
-        for i, (one, past) in enumerate(zip(swipes.asked, found, strict=True)):
-            if stales[i] and refuse:
-                call.outcomes[one.row] = self._too_old(one.key, iso(as_of[i]))
-                continue
-            score = {"probability": scores[i], "decision": decisions[i]}
-            score |= {"features_as_of": iso(as_of[i]), "features_stale": stales[i]}
-            call.outcomes[one.row] = self._names(one, times[i]) | score | self._seen(past, times[i])
 
-    def _names(self, one: AskedEvent, at: int) -> dict[str, Any]:
+    def _written(self, one: AskedEvent, past: Remembered, scored: Scored, i: int) -> dict[str, Any]:
+        """Return one answer: which event, its score, and what of the past that is from."""
         assert self.contract.events is not None
-        event = {} if one.event is None else {self.contract.events.key: one.event}
-        return {self.contract.entity_key: one.key, **event, self.contract.events.time: written(at)}
+        names, at = self.contract.events, scored.happened[i]
+        answer: dict[str, Any] = {self.contract.entity_key: one.key}
+        if one.event is not None:
+            answer[names.key] = one.event
+        answer[names.time] = written(at)
+        answer["probability"] = scored.scores[i]
+        answer["decision"] = scored.decisions[i]
+        answer["features_as_of"] = iso(scored.event_times[i])
+        answer["features_stale"] = scored.stale[i]
+        answer["history_events"] = events_seen(self._history, past.events, at)
+        answer["history_complete"] = reaches_back(self._history, past.events, past.complete_since, at)
+        answer["known_entity"] = bool(len(past.events)) and int(past.events["time"][0]) < at
+        return answer
 
-    def _seen(self, past: Remembered, at: int) -> dict[str, Any]:
-        """Say what of the past the score is from."""
-        return {
-            "history_events": events_seen(self._history, past.events, at),
-            "history_complete": reaches_back(self._history, past.events, past.complete_since, at),
-            "known_entity": bool(len(past.events)) and int(past.events["time"][0]) < at,
-        }
+
+def _happened_once(events: Events, found: list[Remembered]) -> None:
+    """Give an event that is remembered already the time that it had."""
+    for i, past in enumerate(found):
+        known = past.events["key"] == events["key"][i]
+        if known.any():
+            events["time"][i] = past.events["time"][known][0]

@@ -53,21 +53,11 @@ class EventReader:
 
         Without a time it happens now; of several rows each a microsecond later than the one before.
         """
-        if not isinstance(request, dict):
-            raise ValueRejectedError([Problem("request", request, "is not a JSON object", self._remedy)])
-        if unknown := [name for name in request if name not in self._known]:
-            raise ValueRejectedError(
-                [Problem(name, request[name], "is not known here", self._remedy) for name in unknown]
-            )
+        self._check_form(request)
         problems: list[Problem] = []
         key, event = request.get(self._contract.entity_key), request.get(self._events.key)
-        if key is None:
-            remedy = "Say who it is about: whose history counts."
-            problems.append(Problem(self._contract.entity_key, None, "is missing", remedy))
-        else:
-            self._check_entity(key, problems)
-        if event is not None:
-            self._check_event(event, problems)
+        self._check_entity(key, problems)
+        self._check_event(event, problems)
         at = self._time(request.get(self._events.time), row, problems)
         given, record = request.get(FEATURES), request.get(RECORD, True)
         if given is not None and not isinstance(given, dict):
@@ -79,20 +69,34 @@ class EventReader:
         number = secrets.randbits(64) - 2**63 if event is None else key_number(event)
         return AskedEvent(row, key, event, number, at, given or NO_VALUES, record)
 
+    def _check_form(self, request: Any) -> None:
+        if not isinstance(request, dict):
+            raise ValueRejectedError([Problem("request", request, "is not a JSON object", self._remedy)])
+        unknown = [name for name in request if name not in self._known]
+        if unknown:
+            raise ValueRejectedError([Problem(n, request[n], "is not known here", self._remedy) for n in unknown])
+
     def _check_entity(self, key: Any, problems: list[Problem]) -> None:
+        if key is None:
+            remedy = "Say who it is about: whose history counts."
+            problems.append(Problem(self._contract.entity_key, None, "is missing", remedy))
+            return
         try:
             pack_key(self._contract, key)
         except ValueRejectedError as error:
             problems += error.problems
 
     def _check_event(self, event: Any, problems: list[Problem]) -> None:
-        name = self._events.key
+        if event is None:
+            return
         if self._events.key_type == "string":
-            if not isinstance(event, str) or not 0 < len(event.encode(errors="surrogatepass")) <= MAX_KEY_BYTES:
-                remedy = f"Give a text of 1 to {MAX_KEY_BYTES} bytes in UTF-8."
-                problems.append(Problem(name, event, "is not such a text as keys are", remedy))
-        elif isinstance(event, bool) or not isinstance(event, int) or not -(2**63) <= event < 2**63:
-            problems.append(Problem(name, event, "is not a 64-bit integer", "Give a whole number."))
+            fits, what = isinstance(event, str) and 0 < _bytes(event) <= MAX_KEY_BYTES, "such a text as keys are"
+            remedy = f"Give a text of 1 to {MAX_KEY_BYTES} bytes in UTF-8."
+        else:
+            fits, what = type(event) is int and -(2**63) <= event < 2**63, "a 64-bit integer"
+            remedy = "Give a whole number."
+        if not fits:
+            problems.append(Problem(self._events.key, event, f"is not {what}", remedy))
 
     def _time(self, value: Any, row: int, problems: list[Problem]) -> int:
         """Return microseconds since 1970 UTC."""
@@ -108,6 +112,14 @@ class EventReader:
             remedy = "Give the time when it happened: not before 2000, and at most five minutes from now."
             problems.append(Problem(name, value, "is too long ago" if at < EARLIEST else "is in the future", remedy))
         return at
+
+
+def _bytes(text: str) -> int:
+    """Return how many bytes a text has in UTF-8; 0 when it has none that can be written."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return 0
 
 
 def _microseconds(value: Any) -> int | None:

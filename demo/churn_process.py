@@ -74,6 +74,21 @@ def expected_auc(probability: Floats) -> float:
     return float(won / (leave.sum() * stay.sum() - itself.sum()))
 
 
+def expected_auc_of(scores: npt.NDArray[np.floating[Any]], probability: Floats) -> float:
+    """Return the expected AUC of any `scores` [rows] against labels drawn from the true `probability` [rows].
+
+    The same sum as in `expected_auc`, with `s` for the order; for the true probabilities themselves it is that.
+    """
+    values, place = np.unique(scores, return_inverse=True)
+    leave, stay, itself = (
+        np.bincount(place, weight, len(values))
+        for weight in (probability, 1 - probability, probability * (1 - probability))
+    )
+    below = np.cumsum(stay) - stay
+    won = (leave * below).sum() + (leave * stay - itself).sum() / 2
+    return float(won / (leave.sum() * stay.sum() - itself.sum()))
+
+
 def _effects(c: Columns, years: Floats) -> Iterator[Effect]:
     yield from _commitment(c, years)
     yield from _service(c, years)

@@ -18,13 +18,12 @@ from demo.fraud_report import Yardstick, fraud_report, report_table
 from demo.jobs import run_job, succeeded
 from demo.progress import Stages
 from demo.run import Demo, keep
-from demo.summary import Facts
+from demo.summary import Facts, parity
 from demo.transactions import Stream
 from models.scoring import Scorer
 from orchestration.home import prepare
 
 MODEL = "fraud"
-TRAINING = ("training_set", "trained_model", "quantized_model", "champion")
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,9 @@ class FraudDemo:
         return time.monotonic() - begun
 
     def train(self) -> None:
-        """Train, quantize and promote; the Bento comes with a store of histories that a service can ask."""
-        stages = [dg.AssetKey([MODEL, name]) for name in TRAINING]
-        with self.demo.stages.stage("train, quantize, promote"):
-            succeeded(run_job(self.demo.definitions, self.instance, f"{MODEL}_training", stages=stages))
+        """Train, quantize, promote and build."""
+        with self.demo.stages.stage("train, quantize, promote, build"):
+            succeeded(run_job(self.demo.definitions, self.instance, f"{MODEL}_training"))
 
     def measure(self) -> list[Yardstick]:
         """Measure the champion beside trees and the best that is possible."""
@@ -80,7 +78,8 @@ def run_fraud_demo(settings: Settings, *, rows: int, seed: int) -> None:
         run.write()
         counting = run.count_histories()
         run.train()
-        demo.run_job(run.instance, "score, audit, publish", f"{MODEL}_nightly", last_day.isoformat())
+        with demo.api():
+            demo.run_job(run.instance, "score, publish, load, prove", f"{MODEL}_nightly", last_day.isoformat())
         yardsticks = run.measure()
         stages.close()
         facts = Facts(demo.declaration, demo.backends, run.instance, demo.url, 0, time.monotonic() - begun)
@@ -91,6 +90,8 @@ def run_fraud_demo(settings: Settings, *, rows: int, seed: int) -> None:
 
 def _summary(facts: Facts, stream: Stream, counting: float, yardsticks: list[Yardstick]) -> RenderableType:
     gold, quantized = facts.of(table_key(facts.declaration.predictions_table)), facts.stage("quantized_model")
+    online = facts.stage("online_features")
+    swipes, cards = online["dagster/row_count"], online["entities"]
     costs = facts.declaration.decision_costs
     assert costs is not None
     prices = f"a missed fraud costs {costs.missed:g}, a false alarm {costs.false_alarm:g}"
@@ -99,6 +100,8 @@ def _summary(facts: Facts, stream: Stream, counting: float, yardsticks: list[Yar
         f"served     {quantized['precision']}, {quantized['speedup']:.2f} x as fast as float32",
         f"scored     {gold['dagster/partition_row_count']:,} swipes of {stream.last_day} in {gold['seconds']:.1f} s, "
         f"audited and published as {facts.declaration.predictions_table}",
+        f"online     {swipes:,} swipes of {cards:,} cards in {online['seconds']:.1f} s",
+        parity(facts),
         f"\n[bold]models/{MODEL}.yaml[/bold] is all that says what this model is",
     )
     return Panel(

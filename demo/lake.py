@@ -20,7 +20,9 @@ def write_customers(
     lake: Lakehouse, engine: Engine, rows: int, seed: int, as_of: date, tick: Callable[[int], None]
 ) -> Snapshot:
     """Replace `silver.active_customers`; `tick` is told the rows of each finished chunk."""
-    return _write(lake, engine, CUSTOMERS, rows, lambda chunk: active_customers(chunk, seed=seed, as_of=as_of), tick)
+    return write_chunks(
+        lake, engine, CUSTOMERS, rows, lambda chunk: active_customers(chunk, seed=seed, as_of=as_of), tick
+    )
 
 
 def write_examples(
@@ -28,10 +30,12 @@ def write_examples(
 ) -> Snapshot:
     """Replace `silver.churn_examples`: the twelve months whose outcomes are known on `as_of`."""
     month = last_labelled_month(as_of)
-    return _write(lake, engine, EXAMPLES, rows, lambda chunk: churn_examples(chunk, seed=seed, last_month=month), tick)
+    return write_chunks(
+        lake, engine, EXAMPLES, rows, lambda chunk: churn_examples(chunk, seed=seed, last_month=month), tick
+    )
 
 
-def _write(
+def write_chunks(
     lake: Lakehouse,
     engine: Engine,
     table: str,
@@ -39,6 +43,7 @@ def _write(
     make: Callable[[Chunk], pa.Table],
     tick: Callable[[int], None],
 ) -> Snapshot:
+    """Replace a table by what `make` makes of each chunk of its rows."""
     schema = make(Chunk(0, 1)).schema
     plain = pa.schema([f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema])
     lake.ensure_table(table, plain)

@@ -19,6 +19,7 @@ from assets.sources import report_tables
 from backends.engines import LocalEngine
 from backends.settings import Settings
 from bento.client import ApiClient
+from demo.jobs import run_job, succeeded
 from demo.lake import CUSTOMERS, EXAMPLES, write_customers, write_examples
 from demo.population import best_possible_auc, last_labelled_month
 from demo.progress import Stages
@@ -68,16 +69,7 @@ class Demo:
     def run_job(self, instance: dg.DagsterInstance, title: str, job: str, partition: str | None = None) -> None:
         """Run one of Dagster's jobs here, with its steps shown."""
         with self.stages.stage(title):
-            done = self.definitions.resolve_job_def(job).execute_in_process(
-                instance=instance,
-                partition_key=partition,
-                run_config={"loggers": {"console": {}}},
-                raise_on_error=False,
-            )
-            if not done.success:
-                failed = [event for event in done.all_events if event.is_failure]
-                reasons = "; ".join(str(getattr(e.event_specific_data, "error", "") or e.message) for e in failed[:1])
-                raise TandemError(f"Job {job} failed: {reasons}")
+            succeeded(run_job(self.definitions, instance, job, partition))
 
     @contextmanager
     def api(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -118,6 +110,7 @@ def run_demo(settings: Settings, *, rows: int, examples: int, seed: int, stay: b
         demo.run_job(instance, "train, quantize, promote, build", f"{MODEL}_training")
         with demo.api() as process:
             demo.run_job(instance, "score, publish, load, prove", f"{MODEL}_nightly", demo.today.isoformat())
+            demo.run_job(instance, "drift, outcomes, costs", f"{MODEL}_watch", demo.today.isoformat())
             stages.close()
             facts = Facts(demo.declaration, demo.backends, instance, demo.url, ceiling, time.monotonic() - begun)
             screen = summary(facts)

@@ -46,7 +46,7 @@ def summary(facts: Facts) -> RenderableType:
     """Return the screenful."""
     gold, answer = _one_customer(facts)
     return Panel(
-        Group(_models(facts), _night(facts), _parity(facts), _side_by_side(facts, gold, answer), _next(facts, gold)),
+        Group(_models(facts), _night(facts), parity(facts), _side_by_side(facts, gold, answer), _next(facts, gold)),
         title=f"[bold]{facts.declaration.name}[/bold] in {facts.seconds:.0f} s",
         padding=(0, 1),
     )
@@ -87,9 +87,23 @@ def _night(facts: Facts) -> Table:
     rows, speed = gold["dagster/partition_row_count"], gold["rows_per_second"]
     table.add_row("scored", f"{rows:,} customers in {gold['seconds']:.1f} s: {speed:,} rows/s, audited and published")
     table.add_row("online", f"{online['dagster/row_count']:,} vectors in {online['seconds']:.1f} s")
+    table.add_row("drift", _drift(facts.stage("drift")))
+    table.add_row("costs", _costs(facts.stage("costs"), facts.declaration.costs.currency))
     table.add_row("Gold", f"Iceberg table {gold_table}: {_near(gold['dagster/uri'])}")
     table.add_row("catalog", _near(without_secrets(settings.catalog)))
     return table
+
+
+def _drift(found: dict[str, Any]) -> str:
+    largest, feature = found["largest_feature_psi"], found["most_shifted_feature"]
+    return f"PSI against the training set: at most {largest:.3f} ({feature}), score {found['score_psi']:.3f}"
+
+
+def _costs(found: dict[str, Any], currency: str) -> str:
+    """Say what a billion predictions cost: a million in batch is next to nothing."""
+    batch, api = (found.get(name) for name in ("money_per_million", "api_money_per_million"))
+    beside = f", {1000 * api:.2g} by the API" if api is not None else ""
+    return f"{1000 * batch:.2g} {currency} for a billion predictions in batch{beside} ({found['prices']})"
 
 
 def _near(address: str) -> str:
@@ -97,7 +111,8 @@ def _near(address: str) -> str:
     return address.removeprefix("file://").replace(f"{Path.cwd()}/", "")
 
 
-def _parity(facts: Facts) -> str:
+def parity(facts: Facts) -> str:
+    """Return a line about the proof that the API agrees with Gold."""
     key = dg.AssetCheckKey(dg.AssetKey([facts.declaration.name, "api"]), "api_agrees_with_gold")
     record = facts.instance.get_latest_asset_check_evaluation_record(key)
     evaluation = record.event.dagster_event.event_specific_data if record else None

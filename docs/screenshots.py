@@ -1,6 +1,7 @@
-"""Take the pictures of the documentation from the running UI: `make screenshots`, on the home of a `make demo`.
+"""Take the pictures of the documentation from the running UI: `make screenshots`.
 
-Needs Debian's chromium. Dagster's web server is started on a free loopback port and stopped again.
+Needs Debian's chromium. The first time, a home is made for it (`docs.screenshots_home`), which takes some minutes.
+Dagster's web server and the API are started on loopback, and stopped again.
 """
 
 import json
@@ -10,47 +11,114 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from rich.console import Console
+
 from backends.settings import ROOT, Settings
+from demo.progress import Stages
+from demo.run import Demo
+from docs.browser import Browser, browser
+from docs.screenshots_home import Homes, ready_homes
 from orchestration.home import prepare
 
 IMAGES = ROOT / "docs" / "images"
 LOAD_SECONDS = 120
-PAGES = {  # file name -> page, width, height
-    "lineage": ("/asset-groups?expanded=global@global:churn,global@global:silver", 2700, 1500),
-    "predictions": ("/assets/gold/churn_predictions?view=overview", 1500, 1300),
-    "training": ("/assets/churn/trained_model?view=overview", 1500, 1420),
-}
-CROPS = {"lineage": (592, 290, 2650, 1085)}  # left, top, right, bottom: the graph without the empty plane around it
+FOLDED = "Hide navigation"
 QUERY = "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }"
 
 
-def take_all(settings: Settings) -> None:
-    """Write every picture to `docs/images/`."""
+@dataclass(frozen=True)
+class Page:
+    """One page of Dagster's UI: its address, the size of its window, what is clicked, and what of it is left away."""
+
+    address: str
+    width: int
+    height: int
+    clicks: Sequence[str] = ()
+    without: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels at the left, the top, the right and the bottom
+    crop: bool = False
+
+
+PAGES = {
+    "lineage": Page(
+        "/asset-groups?expanded=global@global:churn,global@global:silver",
+        *(2300, 1150),
+        without=(380, 112, 84, 0),
+        crop=True,
+    ),
+    "training": Page("/assets/churn/trained_model?view=overview", 1500, 1300),
+    "predictions": Page("/assets/gold/churn_predictions?view=overview", 1500, 1300),
+    "checks": Page("/assets/gold/churn_predictions?view=checks&checkDetail=scores_resemble_last_night", 1500, 900),
+    "drift": Page("/assets/churn/drift?view=overview", 1500, 1000, ["Plots"]),
+    "costs": Page("/assets/churn/costs?view=overview", 1500, 1000),
+    "automation": Page("/automation", 1300, 960),
+}
+REFUSED = {"failed_gate": Page("/assets/churn/champion?view=checks&checkDetail=reaches_the_least_auc", 1500, 690)}
+
+
+def take_all(settings: Settings, only: Sequence[str] = ()) -> None:
+    """Write every picture to `docs/images/`, or only some by their names."""
     IMAGES.mkdir(exist_ok=True)
-    for plot in ("roc_and_calibration", "float_against_int8"):
-        newest = max(settings.home.glob(f"mlflow/churn/*/artifacts/pictures/{plot}.png"), key=os.path.getmtime)
-        shutil.copyfile(newest, IMAGES / f"{plot}.png")
-    with web_server(settings) as url:
-        take((settings.home / "demo.svg").as_uri(), IMAGES / "demo.png", *svg_size(settings.home / "demo.svg"))
-        for name, (page, width, height) in PAGES.items():
-            take(url + page, IMAGES / f"{name}.png", width, height)
-            if name in CROPS:
-                crop(IMAGES / f"{name}.png", CROPS[name])
+    homes = ready_homes(settings)
+    _copy_plots(homes.lived)
+    with browser() as chromium:
+        demo = settings.home / "demo.svg"
+        if demo.exists() and _wanted("demo", only):
+            chromium.open(demo.as_uri(), *svg_size(demo))
+            chromium.picture(IMAGES / "demo.png")
+        with web_server(homes.lived) as url:
+            _take(chromium, url, PAGES, only)
+        with web_server(homes.refused, homes.dagster_of_refused) as url:
+            _take(chromium, url, REFUSED, only)
+        if _wanted("api", only):
+            _take_api(chromium, homes)
+
+
+def _take(chromium: Browser, url: str, pages: dict[str, Page], only: Sequence[str]) -> None:
+    folded = False
+    for name, page in pages.items():
+        if _wanted(name, only):
+            chromium.open(url + page.address, page.width, page.height)
+            if not folded:
+                chromium.click(FOLDED)  # the browser keeps it so
+                folded = True
+            for text in page.clicks:
+                chromium.click(text)
+            chromium.picture(IMAGES / f"{name}.png", page.without, page.crop)
             print(f"docs/images/{name}.png")
 
 
+def _take_api(chromium: Browser, homes: Homes) -> None:
+    with Stages(Console()) as stages:
+        demo = Demo(homes.lived, stages)
+        with demo.api():
+            chromium.open(demo.url, 1200, 1000)
+            chromium.picture(IMAGES / "api.png")
+    print("docs/images/api.png")
+
+
+def _wanted(name: str, only: Sequence[str]) -> bool:
+    return not only or name in only
+
+
+def _copy_plots(settings: Settings) -> None:
+    for plot in ("roc_and_calibration", "float_against_int8"):
+        oldest = min(settings.home.glob(f"mlflow/churn/*/artifacts/pictures/{plot}.png"), key=os.path.getmtime)
+        shutil.copyfile(oldest, IMAGES / f"{plot}.png")  # of the champion: the later one was refused
+
+
 @contextmanager
-def web_server(settings: Settings) -> Iterator[str]:
+def web_server(settings: Settings, dagster_home: Path | None = None) -> Iterator[str]:
     """Run Dagster's web server until the body ends; yield its address when the definitions are loaded."""
-    environment, port = {**os.environ, **prepare(settings)}, _free_port()
+    environment, port = {**os.environ, **prepare(settings), "TANDEM_MODELS": str(settings.models)}, _free_port()
+    environment["DAGSTER_HOME"] = str(dagster_home or settings.dagster_home)
     program = str(Path(sys.executable).parent / "dagster-webserver")
     command = [program, "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
     url = f"http://127.0.0.1:{port}"
@@ -63,47 +131,11 @@ def web_server(settings: Settings) -> Iterator[str]:
             p.wait(30)
 
 
-def take(url: str, target: Path, width: int, height: int) -> None:
-    """Write a picture of a page, as headless Chromium draws it after twenty seconds of its own time."""
-    browser = shutil.which("chromium")
-    if browser is None:
-        raise SystemExit("chromium is not installed: apt-get install chromium")
-    quiet = ("gpu", "quic", "background-networking", "component-update", "sync")
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            [
-                browser,
-                "--headless",
-                "--no-sandbox",
-                "--no-first-run",
-                *(f"--disable-{feature}" for feature in quiet),
-                f"--user-data-dir={profile}",
-                "--hide-scrollbars",
-                f"--window-size={width},{height}",
-                "--virtual-time-budget=20000",
-                f"--screenshot={target}",
-                url,
-            ],
-            check=True,
-            capture_output=True,
-            timeout=180,
-        )
-
-
 def svg_size(path: Path) -> tuple[int, int]:
     """Return width and height that an SVG's view box asks for, in pixels."""
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', path.read_text())
     assert box, f"{path} has no view box"
     return round(float(box[1])), round(float(box[2]))
-
-
-def crop(picture: Path, box: tuple[int, int, int, int]) -> None:
-    """Cut a picture to a box of pixels."""
-    from PIL import Image
-
-    with Image.open(picture) as whole:
-        cut = whole.crop(box)
-    cut.save(picture)
 
 
 def _wait_until_loaded(url: str) -> None:
@@ -128,4 +160,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    take_all(Settings())
+    take_all(Settings(), sys.argv[1:])

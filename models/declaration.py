@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -64,7 +64,7 @@ class TimeSplit(Frozen):
 
 
 class StratifiedSplit(Frozen):
-    """A random share of each class is the test set, for examples that carry no time."""
+    """A share of each class is the test set, for examples that carry no time; a row that is in it stays there."""
 
     method: Literal["stratified"]
     test_share: float = Field(0.25, gt=0, lt=1, description="Share of all rows that is the test set.")
@@ -278,6 +278,11 @@ class Declaration(Frozen):
     def scored_time(self) -> str | None:
         """The column of that table with the time that the features were true."""
         return self.events.time if self.events else self._population.time
+
+    @property
+    def scored_after(self) -> timedelta:
+        """How long after a day begins its hours count: the events of a day are all there when it is over."""
+        return timedelta(days=1) if self.events else timedelta()
 
     @property
     def row_key(self) -> str:

@@ -14,7 +14,10 @@ TandemError
 │   └── PublishConflictError       somebody else moved main meanwhile; nothing was published
 ├── EngineError                 an engine cannot run: not installed, not answering, or it gave a task up
 ├── RegistryError               the registry has not what was asked for
-│   └── NoChampionError
+│   ├── NoChampionError
+│   └── ForeignVersionError        the champion is a version that Tandem did not register
+├── PromotionError              a version cannot be made the champion as asked
+│   └── PromotionConflictError     somebody else moved the champion meanwhile; nothing was moved
 ├── OnlineStoreError            the online store cannot answer
 │   ├── EntityNotFoundError        this entity has no vector
 │   ├── StoreUnavailableError      there is no store, or it does not answer
@@ -22,8 +25,10 @@ TandemError
 ├── ApiKeysError                API keys cannot be read, or would be needed
 ├── ModelNotServedError         a service was asked for a model, or a version of it, that runs elsewhere
 ├── PortTakenError              a service cannot listen where it is to
+├── HomeError                   the home's configuration contradicts the settings
 ├── ImageError                  a container image cannot be built, or is not there
-└── ServiceUnreachableError     the model's API does not answer
+├── ServiceUnreachableError     the model's API does not answer
+└── LineageError                an OpenLineage collector does not take events
 """
 
 from collections.abc import Sequence
@@ -123,6 +128,18 @@ class NoChampionError(RegistryError):
     """No version of the model was ever promoted."""
 
 
+class PromotionError(TandemError):
+    """A version cannot be made the champion as asked."""
+
+
+class PromotionConflictError(PromotionError):
+    """Somebody else moved the champion meanwhile; nothing was moved."""
+
+
+class ForeignVersionError(RegistryError):
+    """The champion is a version that Tandem did not register."""
+
+
 class OnlineStoreError(TandemError):
     """The online store cannot answer."""
 
@@ -155,9 +172,17 @@ class PortTakenError(TandemError):
     """A service cannot listen where it is to."""
 
 
+class HomeError(TandemError):
+    """The home's own configuration cannot be used, or contradicts the settings."""
+
+
 class ImageError(TandemError):
     """A container image cannot be built, or is not there."""
 
 
 class ServiceUnreachableError(TandemError):
     """The model's API does not answer."""
+
+
+class LineageError(TandemError):
+    """An OpenLineage collector does not take events."""

@@ -14,6 +14,7 @@ from models.contract import CategoryFeature, Contract, NumberFeature
 FORMAT = 1
 OPEN, FINISHED = ".open", ".jsonl"  # endings of a file's name: still written to, and complete
 TIME, DAY = "requested_at", "requested_on"
+REPLAY = "tandem-replay"  # the request id of what Tandem asks itself to check the service; never logged
 
 Role = Literal["key", "request", "prediction", "lineage", "feature"]
 Kind = Literal["integer", "small_integer", "text", "boolean", "time", "numerical", "categorical"]

@@ -55,7 +55,8 @@ class Scorer:
             self._session = ort.InferenceSession(onnx, session_options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own without a common base
             raise ModelFileError(f"The ONNX file ({len(onnx)} bytes) cannot be loaded: {error}") from error
-        self.contract = Contract.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.contract = Contract.from_metadata(self.metadata)
         self._outputs: Sequence[str] = [self.contract.output]
         inputs = {NUMBERS: len(self.contract.numbers), CATEGORIES: len(self.contract.categories)}
         self._inputs = [name for name, width in inputs.items() if width]

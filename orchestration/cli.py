@@ -47,6 +47,18 @@ def demo(
 
 
 @app.command()
+def demo_weeks(
+    weeks: Annotated[int, typer.Option(help="How many weeks the company lives.", min=1)] = 24,
+    rows: Annotated[int, typer.Option(help="Its customers.")] = 60_000,
+    seed: Annotated[int, typer.Option(help="Seed of the population.")] = 7,
+) -> None:
+    """Let the demo's customers live for weeks: drift sets in, is seen, retrains, is promoted, recovers."""
+    from demo.weeks import run_weeks
+
+    run_weeks(Settings(), weeks=weeks, rows=rows, seed=seed)
+
+
+@app.command()
 def dev() -> None:
     """Run Dagster's UI and daemon, MLflow's pages and the APIs on loopback; Ctrl-C stops all."""
     from orchestration.processes import addresses, run_all
@@ -131,6 +143,40 @@ def rollback(
         typer.echo(possible_rollbacks(settings, model))
         raise typer.Exit(1)
     typer.echo(roll_back(settings, model, to, reason, by))
+
+
+@app.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    to: Annotated[int | None, typer.Option(help="A version that passed its gates. None lists them.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")] = "",
+    by: Annotated[str, typer.Option(help="Who; it is kept in the ledger. Default: the user of this shell.")] = "",
+) -> None:
+    """Make a version the champion that passed its gates, and tied. What was rejected cannot be named."""
+    from orchestration import promotion_verbs
+
+    settings = Settings()
+    if to is None:
+        typer.echo(promotion_verbs.possible_promotions(settings, model))
+        raise typer.Exit(1)
+    typer.echo(promotion_verbs.promote(settings, model, to, reason, by))
+
+
+@app.command()
+def rollback_model(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    to: Annotated[int | None, typer.Option(help="An earlier champion. None lists them.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")] = "",
+    by: Annotated[str, typer.Option(help="Who; it is kept in the ledger. Default: the user of this shell.")] = "",
+) -> None:
+    """Make an earlier champion the champion again."""
+    from orchestration import promotion_verbs
+
+    settings = Settings()
+    if to is None:
+        typer.echo(promotion_verbs.possible_model_rollbacks(settings, model))
+        raise typer.Exit(1)
+    typer.echo(promotion_verbs.roll_back_model(settings, model, to, reason, by))
 
 
 @app.command()

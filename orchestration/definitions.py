@@ -10,8 +10,10 @@ from assets.resources import Backends
 from backends.settings import Settings, quiet
 from models.declaration import load_declarations
 from orchestration.automation import automation
+from orchestration.conditions import with_conditions
 from orchestration.jobs import jobs
-from orchestration.sensors import sensors
+from orchestration.promotions import promotions
+from orchestration.sensors.all import sensors
 
 
 def assemble(settings: Settings, loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.Definitions:
@@ -22,8 +24,9 @@ def assemble(settings: Settings, loggers: Mapping[str, dg.LoggerDefinition] | No
         executor=dg.in_process_executor,  # steps share imports and memory; a process each would import for seconds
         loggers=loggers,
     )
-    made = (part(declarations) for part in (automation, jobs, sensors))
-    return dg.Definitions.merge(common, lifecycles(declarations, settings.online_technology), *made)
+    made = (part(declarations) for part in (automation, jobs, promotions, sensors))
+    lives = with_conditions(lifecycles(declarations, settings.online_technology), declarations)
+    return dg.Definitions.merge(common, lives, *made)
 
 
 @dg.definitions

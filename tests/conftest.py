@@ -67,4 +67,5 @@ def lived(tmp_path_factory, empty_mlflow) -> Iterator[Lived]:
         with running(find_bento(settings.bentoml_home, "churn"), settings, port):
             night = run_job(settings, instance, "churn_nightly", TODAY)
             requests = run_job(settings, instance, "churn_requests")
-            yield Lived(settings, declaration, instance, training, night, requests)
+            watch = run_job(settings, instance, "churn_watch", TODAY)
+            yield Lived(settings, declaration, instance, training, night, requests, watch)

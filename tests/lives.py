@@ -59,6 +59,7 @@ class Lived:
     training: dg.ExecuteInProcessResult
     night: dg.ExecuteInProcessResult
     requests: dg.ExecuteInProcessResult
+    watch: dg.ExecuteInProcessResult
 
     @property
     def backends(self) -> Backends:
@@ -134,17 +135,17 @@ def tiny_examples(rows: int = 2000, seed: int = 0) -> pa.Table:
 # --- champions ------------------------------------------------------------------------------------------------------
 
 
-def logged(settings: Settings, contract: Contract, seed: int = 0) -> tuple[str, str]:
+def logged(settings: Settings, contract: Contract, seed: int = 0, onnx: bytes = b"") -> tuple[str, str]:
     """Log a hand-made ONNX file to a run of its own; return the run's id and the file's sha256."""
-    registry, onnx = Backends(settings).registry(), tiny_onnx(contract, seed)
+    registry, onnx = Backends(settings).registry(), onnx or tiny_onnx(contract, seed)
     with registry.run(contract.model, "by hand", {}) as run_id:
         registry.log_onnx(run_id, ARTIFACT, onnx)
     return run_id, sha256_of(onnx)
 
 
-def promoted(settings: Settings, contract: Contract, seed: int = 0) -> Version:
+def promoted(settings: Settings, contract: Contract, seed: int = 0, onnx: bytes = b"") -> Version:
     """Make a hand-made ONNX file the champion."""
-    run_id, sha256 = logged(settings, contract, seed)
+    run_id, sha256 = logged(settings, contract, seed, onnx)
     return Backends(settings).registry().promote(contract.model, run_id, ARTIFACT, sha256, {"precision": "float32"})
 
 

@@ -3,9 +3,14 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
 from models.contract import CATEGORIES, NUMBERS, CategoryFeature, Contract, Feature, NumberFeature
+from models.encoding import encode_arrow
+from models.scoring import Scorer
+from models.training.graph import with_metadata
+from models.training.profiling import learn_profile
 
 FEATURES: dict[str, Feature] = {
     "tenure_months": NumberFeature(kind="number", min=0, max=600, description="Months since the first contract."),
@@ -69,6 +74,12 @@ def tiny_onnx(contract: Contract, seed: int = 0) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, contract.to_metadata())
     return model.SerializeToString()  # type: ignore[no-any-return]
+
+
+def tiny_onnx_with_profile(contract: Contract, training: pa.Table, seed: int = 0) -> bytes:
+    """Return the same bytes with the profile of some rows in their metadata."""
+    onnx, rows = tiny_onnx(contract, seed), encode_arrow(contract, training)
+    return with_metadata(onnx, learn_profile(contract, rows, Scorer(onnx).score(rows)).to_metadata())
 
 
 def _reach(number: NumberFeature) -> float:

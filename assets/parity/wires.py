@@ -27,6 +27,7 @@ from models.errors import (
     ServiceUnreachableError,
     TandemError,
 )
+from models.request_record import REPLAY
 
 ROWS_A_REQUEST = 100  # where a protocol takes many
 PAUSES = 3  # for a service that has too much to do, in a whole replay
@@ -112,11 +113,12 @@ def wires_to(
     url: str, served: Mapping[str, Any], declaration: Declaration, settings: Settings
 ) -> Iterator[tuple[Wire, ...]]:
     """Connect to a service over every protocol that it says it speaks; `served` is its lineage."""
+    ours: dict[str, Any] = {"key": settings.api_key, "request_id": REPLAY}
     rows = min(ROWS_A_REQUEST, declaration.api.batch_limit)
     port = served.get("grpc_port", 0) if settings.grpc_port is None else settings.grpc_port
     with ExitStack() as open_clients:
-        api = open_clients.enter_context(ApiClient(url, key=settings.api_key))
-        rest = open_clients.enter_context(RestInferenceClient(declaration.name, url, key=settings.api_key))
+        api = open_clients.enter_context(ApiClient(url, **ours))
+        rest = open_clients.enter_context(RestInferenceClient(declaration.name, url, **ours))
         wires = [Predict(api), PredictMany(api, rows), OpenInference("OIP REST", rest, declaration, rows)]
         if port:
             grpc = open_clients.enter_context(_grpc_client(declaration.name, url, port, settings))
@@ -130,7 +132,8 @@ def _grpc_client(model: str, url: str, port: int, settings: Settings) -> GrpcInf
     trusted = None
     if parts.scheme == "https":  # whom the client of the REST lane trusts
         trusted = Path(ssl.get_default_verify_paths().cafile or certifi.where()).read_bytes()
-    return GrpcInferenceClient(model, f"{host}:{port}", key=settings.api_key, root_certificates=trusted)
+    address = f"{host}:{port}"
+    return GrpcInferenceClient(model, address, key=settings.api_key, root_certificates=trusted, request_id=REPLAY)
 
 
 class Patience:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from backends.lakehouse.commits import commit_once
 from backends.lakehouse.connection import Connection, storage_named
 from backends.lakehouse.parts import Parts, new_parts, with_field_ids
-from backends.lakehouse.reading import FileTask, Plan, Reader, Snapshot, lightened, pieces_of, snapshot_of
+from backends.lakehouse.reading import FileTask, Plan, Reader, Snapshot, bytes_of, lightened, pieces_of, snapshot_of
 from backends.settings import Settings
 from models.errors import LakehouseError, SnapshotNotFoundError, TableNotFoundError
 
@@ -124,10 +124,14 @@ class Lakehouse:
         rows = ArrowScan(loaded.metadata, loaded.io, projection, where, dictionary_columns=tuple(dictionary_columns))
         with storage_named(loaded.io, loaded.location()):
             ids = {loaded.schema().find_field(name).field_id for name in ranges_of}
-            tasks = [(lightened(task, ids), list(pieces_of(task))) for task in scan.plan_files()]
-        pieces = [(task, *piece) for task, found in tasks for piece in found]
+            read = projection.field_ids
+            tasks = [
+                (lightened(task, ids), list(pieces_of(task)), bytes_of(task.file, read)) for task in scan.plan_files()
+            ]
+        pieces = [(task, *piece) for task, found, _ in tasks for piece in found]
         files = [FileTask(i, rows, task, start, end) for i, (task, start, end, rows) in enumerate(pieces)]
-        return Plan(snapshot, files, Reader(table, projection.as_arrow(), rows))
+        size = sum(size for *_, size in tasks)
+        return Plan(snapshot, files, Reader(table, projection.as_arrow(), rows), size)
 
     def read(
         self,

@@ -87,7 +87,8 @@ def write_days(
 
     def write() -> Snapshot:
         loaded = commit_once(lake.load(table))
-        _replace(loaded, In(column, days), parts, properties, "main")
+        with Change(loaded) as change:
+            _replace(change, loaded, In(column, days), parts, properties, "main")
         return snapshot_of(table, loaded.current_snapshot())
 
     with failures_named(table):
@@ -174,25 +175,37 @@ def _write_day(
     lake: Lakehouse, table: str, column: str, day: date, parts: Sequence[str], properties: dict[str, str]
 ) -> Snapshot:
     loaded = commit_once(lake.load(table))
-    _replace_day(loaded, column, day, parts, properties, "main")
+    with Change(loaded) as change:
+        _replace_day(change, loaded, column, day, parts, properties, "main")
     return snapshot_of(table, loaded.current_snapshot())
 
 
 def _replace_day(
-    loaded: Table, column: str, day: date, parts: Sequence[str], properties: dict[str, str], branch: str
+    change: Change,
+    loaded: Table,
+    column: str,
+    day: date,
+    parts: Sequence[str],
+    properties: dict[str, str],
+    branch: str,
 ) -> None:
-    _replace(loaded, EqualTo(column, day), parts, properties, branch)
+    """Replace one day's partition of `main` as it was loaded, on a branch that begins there, or on `main` itself."""
+    _replace(change, loaded, EqualTo(column, day), parts, properties, branch)
 
 
 def _replace(
-    loaded: Table, partitions: BooleanExpression, parts: Sequence[str], properties: dict[str, str], branch: str
+    change: Change,
+    loaded: Table,
+    partitions: BooleanExpression,
+    parts: Sequence[str],
+    properties: dict[str, str],
+    branch: str,
 ) -> None:
     ours = prefixed(properties)
-    with Change(loaded) as change:
-        if any(True for _ in loaded.scan(row_filter=partitions).use_ref(branch).plan_files()):
-            change.delete(partitions, ours, branch=branch)
-        if parts:
-            change.add_files(list(parts), ours, check_duplicate_files=False, branch=branch)
+    if any(True for _ in loaded.scan(row_filter=partitions).plan_files()):
+        change.delete(partitions, ours, branch=branch)
+    if parts:
+        change.add_files(list(parts), ours, check_duplicate_files=False, branch=branch)
 
 
 def _stage(
@@ -201,11 +214,12 @@ def _stage(
     loaded = commit_once(lake.load(table))
     base, prefix = snapshot_of(table, loaded.current_snapshot()).id, f"{AUDIT_BRANCH}{day:%Y%m%d}_"
     branch = prefix + uuid.uuid4().hex[:8]
-    refs = _references(loaded).create_branch(base, branch)
-    for stale in [name for name in loaded.refs() if name.startswith(prefix)]:
-        refs.remove_branch(stale)
-    refs.commit()
-    _replace_day(loaded, column, day, parts, properties, branch)
+    with Change(loaded) as change:
+        refs = ManageSnapshots(change).create_branch(base, branch)
+        for stale in [name for name in loaded.refs() if name.startswith(prefix)]:
+            refs.remove_branch(stale)
+        refs.commit()
+        _replace_day(change, loaded, column, day, parts, properties, branch)
     snapshot = snapshot_of(table, loaded.snapshot_by_name(branch))
     return Staged(table, column, day, tuple(parts), properties, branch, base, snapshot)
 

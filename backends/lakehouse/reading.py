@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.conversions import from_bytes
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo, In
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual, In, LessThan
 from pyiceberg.io.pyarrow import (
     ArrowScan,
     _get_column_projection_values,
@@ -29,7 +29,7 @@ from pyiceberg.types import PrimitiveType
 
 from models.errors import LakehouseError
 
-BATCH_ROWS = 65_536  # smaller ones wait for Python's lock more often, larger ones need more memory
+BATCH_ROWS = 32_768  # smaller ones wait for Python's lock more often; larger ones need more memory, 60 MB at twice it
 END = 2**63 - 1
 PROPERTIES = "tandem."  # prefix of ours among a snapshot's properties
 logging.getLogger("pyiceberg.io.pyarrow").addFilter(lambda record: "dictionary type" not in record.getMessage())
@@ -47,6 +47,7 @@ class Snapshot:
     rows: int
     committed_at: datetime
     properties: dict[str, str] = field(default_factory=dict)
+    bytes_added: int = 0  # size of the files that it added
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ class Plan:
     snapshot: Snapshot
     files: list[FileTask]
     reader: Reader
+    bytes: int = 0  # of the columns that are read, as they lie in the files
 
     @property
     def schema(self) -> pa.Schema:
@@ -205,6 +207,12 @@ def joined(files: Sequence[FileTask]) -> tuple[FileTask, ...]:
 def is_plain(task: FileScanTask) -> bool:
     """Tell whether every row of a Parquet file is in the plan: none is deleted, and none filtered out."""
     return task.file.file_format == FileFormat.PARQUET and not task.delete_files and task.residual == AlwaysTrue()
+
+
+def bytes_of(file: DataFile, fields: Collection[int]) -> int:
+    """Return how large some columns of a file are, as its manifest has it; the whole file where it does not say."""
+    sizes = file.column_sizes or {}
+    return sum(sizes.get(field, 0) for field in fields) if sizes else int(file.file_size_in_bytes)
 
 
 def lightened(task: FileScanTask, ranges_of: Collection[int]) -> FileScanTask:
@@ -276,6 +284,11 @@ def partition_is(column: str, value: date) -> BooleanExpression:
     return EqualTo(column, value)
 
 
+def is_within(column: str, first: date | datetime, end: date | datetime) -> BooleanExpression:
+    """Filter for a span of time, without its end. Dates are for a column of dates, datetimes for one of timestamps."""
+    return And(GreaterThanOrEqual(column, first.isoformat()), LessThan(column, end.isoformat()))
+
+
 def is_one_of(column: str, values: Sequence[int] | Sequence[str]) -> BooleanExpression:
     """Filter for a few keys."""
     return In(column, values)
@@ -289,4 +302,4 @@ def snapshot_of(table: str, found: IcebergSnapshot | None) -> Snapshot:
     ours = {key.removeprefix(PROPERTIES): value for key, value in entries.items() if key.startswith(PROPERTIES)}
     committed_at = datetime.fromtimestamp(found.timestamp_ms / 1000, UTC)
     rows = int(entries.get("total-records", 0)) - int(entries.get("total-position-deletes", 0))
-    return Snapshot(table, found.snapshot_id, rows, committed_at, ours)
+    return Snapshot(table, found.snapshot_id, rows, committed_at, ours, int(entries.get("added-files-size", 0)))

@@ -6,6 +6,7 @@ of prometheus_client, which all workers of a service share. An observation costs
 
 import logging
 import threading
+import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
@@ -52,6 +53,8 @@ class Metrics:
         self._requests_total = self._counter("requests", "Requests answered.", "protocol", "status")
         self._errors_total = self._counter("errors", "Errors answered, one for each row of a batch.", "kind")
         self._rows_total = self._counter("logged_rows", "Rows of the request log, by outcome.", "outcome")
+        self._cpu_total = self._counter("cpu_seconds", "CPU time of the workers, from when each could answer.")
+        self._cpu_counted = time.process_time()
 
         durations = self._histogram("request_duration_seconds", "Time in the service.", LATENCIES, "protocol")
         stages = self._histogram("stage_duration_seconds", "Time in one stage of a request.", LATENCIES, "stage")
@@ -117,6 +120,9 @@ class Metrics:
                 self._errors_total.labels(**self._of_model, kind=kind).inc(count)
             for outcome, rows in _taken(self._rows):
                 self._rows_total.labels(**self._of_model, outcome=outcome).inc(rows)
+            now = time.process_time()
+            self._cpu_total.labels(**self._of_model).inc(now - self._cpu_counted)
+            self._cpu_counted = now
             for batched in (*self._durations.values(), *self._stages.values(), self._scores, self._ages):
                 batched.flush()
 

@@ -13,6 +13,7 @@ from bento.observing.request_files import RequestFiles
 from bento.observing.request_log import Answered, RequestLog
 from bento.observing.watch import Scored, Watch
 from models.contract import Contract
+from models.request_record import REPLAY
 
 if TYPE_CHECKING:
     from bento.observing.tracing import Tracing
@@ -86,7 +87,7 @@ class Watcher:
             return
         answered = scored.fresh() if self._refuses_stale else scored  # the others were refused for their age
         self.metrics.scores(answered.scores)
-        if self._requests.wants() and answered.scores:
+        if answered.scores and request_id != REPLAY and self._requests.wants():
             self._requests.offer(Answered(protocol, request_id, time.time(), answered))
 
     def _trace(self, tracing: "Tracing", watch: Watch, now: int, facts: dict[str, Any], headers: Headers) -> None:

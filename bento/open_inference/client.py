@@ -42,15 +42,18 @@ class Inferred:
 class OpenInferenceClient(ABC):
     """One connection to the service of one model. `timeout` is in seconds, for each request.
 
+    With a `request_id` every request carries it.
+
     Every method raises `ServiceUnreachableError` when the service does not answer as one of this protocol would,
     `ModelNotServedError` when it serves another model, and `EntityNotFoundError`, `ContractError` or
     `OnlineStoreError` when it answers with them.
     """
 
-    def __init__(self, model: str, address: str, timeout: float, key: SecretStr | None) -> None:
+    def __init__(self, model: str, address: str, timeout: float, key: SecretStr | None, request_id: str) -> None:
         self.model = model
         self.address = address
         self.timeout = timeout
+        self.request_id = request_id
         secret = (key or Settings().api_key).get_secret_value()
         self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
         self._datatypes: dict[str, str] = {}
@@ -94,8 +97,11 @@ class OpenInferenceClient(ABC):
 class RestInferenceClient(OpenInferenceClient):
     """Over REST, with raw tensors behind the JSON; `address` is the service's URL."""
 
-    def __init__(self, model: str, address: str, timeout: float = 5.0, key: SecretStr | None = None) -> None:
-        super().__init__(model, address.rstrip("/"), timeout, key)
+    def __init__(
+        self, model: str, address: str, timeout: float = 5.0, key: SecretStr | None = None, request_id: str = ""
+    ) -> None:
+        super().__init__(model, address.rstrip("/"), timeout, key, request_id)
+        self._headers |= {"x-request-id": request_id} if request_id else {}
         self._http = httpx.Client(base_url=f"{self.address}/v2/models/", timeout=timeout, headers=self._headers)
 
     def close(self) -> None:
@@ -146,12 +152,13 @@ class GrpcInferenceClient(OpenInferenceClient):
         timeout: float = 5.0,
         key: SecretStr | None = None,
         root_certificates: bytes | None = None,
+        request_id: str = "",
     ) -> None:
         import grpc  # here, so that who only imports this module does not pay for it
 
         from bento.open_inference.messages import METHODS, SERVICE
 
-        super().__init__(model, address, timeout, key)
+        super().__init__(model, address, timeout, key, request_id)
         self._failure = grpc.RpcError
         if root_certificates is None:
             self._channel = grpc.insecure_channel(address)
@@ -174,7 +181,7 @@ class GrpcInferenceClient(OpenInferenceClient):
         return {described.name: described.datatype for described in metadata.inputs}
 
     def _infer(self, tensors: Sequence[Tensor]) -> Inferred:
-        request = self._requests["ModelInfer"](model_name=self.model)
+        request = self._requests["ModelInfer"](model_name=self.model, id=self.request_id)
         for tensor in tensors:
             request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=[len(tensor.values)])
             request.raw_input_contents.append(_raw(tensor))

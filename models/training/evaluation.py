@@ -100,27 +100,20 @@ def int8_verdict(
     return problems
 
 
-def candidate_verdict(
-    gates: Gates, candidate: Mapping[str, float], champion: Mapping[str, float] | None
-) -> list[Problem]:
-    """Return what keeps the candidate from becoming champion, each under its gate's name; empty when nothing does.
+def candidate_verdict(gates: Gates, candidate: Mapping[str, float]) -> list[Problem]:
+    """Return what keeps a candidate from being good enough by itself, each under its gate's name; empty when nothing.
 
-    Both arguments are `evaluate`'s, on the same rows; without a champion there is nothing to be behind.
+    `candidate` is `evaluate`'s. Whether it is as good as the champion is said by `comparison`.
     """
     problems = []
     auc, error = candidate["auc"], candidate["calibration_error"]
     if not auc >= gates.min_auc:
         remedy = "Add features or examples, or lower gates.min_auc."
-        problems.append(Problem("min_auc", auc, f"ROC-AUC is below {gates.min_auc:g}", remedy))
-    if champion is not None and not champion["auc"] - auc <= gates.max_auc_behind_champion:
-        limit = gates.max_auc_behind_champion
-        message = f"ROC-AUC is behind the champion's {champion['auc']:.4f} by more than {limit:g}"
-        remedy = "The champion stays; see what changed in the examples."
-        problems.append(Problem("max_auc_behind_champion", auc, message, remedy))
+        problems.append(Problem("min_auc", round(auc, 4), f"ROC-AUC is below {gates.min_auc:g}", remedy))
     if not error <= gates.max_calibration_error:
         message = f"the calibration error is above {gates.max_calibration_error:g}"
         remedy = "Look for a shift between the months of training and test, or add calibration rows."
-        problems.append(Problem("max_calibration_error", error, message, remedy))
+        problems.append(Problem("max_calibration_error", round(error, 4), message, remedy))
     return problems
 
 

@@ -18,9 +18,10 @@ from models.training.calibration import fold_into, platt
 from models.training.costs import cost_saved, least_costly_threshold
 from models.training.distillation import lesson
 from models.training.evaluation import evaluate, recall_at
-from models.training.graph import Encode, build_graph, dense_encoder, with_contract
+from models.training.graph import Encode, build_graph, dense_encoder, with_metadata
 from models.training.layout import learn_layout
 from models.training.network import Network, logits, sigmoid, train_network
+from models.training.profiling import learn_profile
 from models.training.split import Labels, Split, labels, split_examples
 from models.training.teacher import Teacher, fit_plain_trees, fit_teacher
 
@@ -34,7 +35,7 @@ KeyType = Literal["integer", "string"]
 class Trained:
     """A float network as ONNX bytes, the rows that quantization and evaluation need, and how the training went."""
 
-    onnx: bytes  # precision float32
+    onnx: bytes  # precision float32, with its profile
     contract: Contract
     split: Split
     calibration_rows: Encoded  # held out from teacher and network
@@ -86,14 +87,16 @@ def train(
                 calibration.y, Scorer(onnx).score(calibration.rows), declaration.decision_costs
             )
             contract = contract.model_copy(update={"decision_threshold": threshold})
-            onnx = with_contract(onnx, contract)
+            onnx = with_metadata(onnx, contract.to_metadata())
         scores = Scorer(onnx).score(test.rows)
         difference = float(np.abs(scores - sigmoid(logits(layers, encode, test.rows))).max())
         _check_graph(contract, difference)
         all_scores = {"network": scores, "teacher": teacher.score(test.rows), "boosted_trees": plain.score(test.rows)}
         metrics = {name: _metrics(declaration, contract, test.y, s) for name, s in all_scores.items()}
+    with _timed(seconds, "profile"):
+        profile = learn_profile(contract, training.rows, Scorer(onnx).score(training.rows))
     return Trained(
-        onnx=onnx,
+        onnx=with_metadata(onnx, profile.to_metadata()),
         contract=contract,
         split=split,
         calibration_rows=calibration.rows,

@@ -4,7 +4,7 @@ The network learns from the output of the very encoder that is inside (`dense_en
 see different columns. How that encoder works is in `graph_encoder`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +41,16 @@ def build_graph(contract: Contract, layout: Layout, layers: Sequence[Layer]) -> 
     logit = parts.node("Squeeze", [hidden, parts.constant("column_axis", [1], np.int64)], "logit")
     parts.node("Sigmoid", [logit], contract.output)
     model = parts.model(contract.model, contract.output, ["rows"])
-    return _serialize(model, contract)
+    return with_metadata(model.SerializeToString(), contract.to_metadata())
 
 
-def with_contract(file: bytes, contract: Contract) -> bytes:
-    """Return the ONNX file with the contract in its metadata replaced."""
-    return _serialize(onnx.load_from_string(file), contract)
+def with_metadata(file: bytes, entries: Mapping[str, str]) -> bytes:
+    """Return the ONNX file with entries of its metadata replaced, or added; the others stay."""
+    model = onnx.load_from_string(file)
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    del model.metadata_props[:]
+    helper.set_model_props(model, {**kept, **entries})
+    return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
 
 
 def dense_encoder(contract: Contract, layout: Layout) -> Encode:
@@ -63,9 +67,3 @@ def dense_encoder(contract: Contract, layout: Layout) -> Encode:
         return columns[:, :-1]
 
     return encode
-
-
-def _serialize(model: onnx.ModelProto, contract: Contract) -> bytes:
-    del model.metadata_props[:]
-    helper.set_model_props(model, contract.to_metadata())
-    return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from models.scoring import Scores
 
@@ -72,28 +72,6 @@ def float_against_int8(float_scores: Scores, int8_scores: Scores) -> bytes:
     return _png(figure)
 
 
-def score_histogram(counts: npt.NDArray[np.int64], edges: npt.NDArray[np.float64], threshold: float) -> bytes:
-    """Return how many rows have which score, from `numpy.histogram`'s counts [bins] and edges [bins + 1]."""
-    from matplotlib.collections import PolyCollection
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.6, 3.4), dpi=100)  # every night draws it: no layout engine, no artist for each bar
-    axes = figure.add_axes((0.11, 0.15, 0.87, 0.73))
-    centres = (edges[:-1] + edges[1:]) / 2
-    colours = [COLOURS[1] if centre >= threshold else COLOURS[0] for centre in centres]
-    bars = [
-        [(left, 0), (left, count), (right, count), (right, 0)]
-        for left, right, count in zip(edges[:-1], edges[1:], counts, strict=True)
-    ]
-    axes.add_collection(PolyCollection(bars, facecolors=colours, edgecolors="white", linewidths=0.6))
-    axes.set_ylim(0, 1.05 * max(int(counts.max()), 1))
-    axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=DASHED)
-    _dress(axes, f"{int(counts.sum()):,} scores, threshold {threshold:g}", "probability", "rows")
-    axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlim(edges[0], edges[-1])
-    return _png(figure)
-
-
 def training_curve(losses: Sequence[float]) -> bytes:
     """Return the training loss over the course of the training, with a running mean."""
     figure, (axes,) = _figure(height=3.4, panels=1)
@@ -104,6 +82,53 @@ def training_curve(losses: Sequence[float]) -> bytes:
     axes.plot(np.convolve(progress, np.full(window, 1 / window), "valid"), smooth, color=COLOURS[0], linewidth=2)
     _dress(axes, f"Training loss, {smooth[-1]:.4f} at the end", "share of the training (%)", "cross-entropy (nats)")
     axes.set_xlim(0, 100)
+    return _png(figure)
+
+
+def realised_quality(
+    versions: Mapping[str, tuple[Labels, Scores]],
+    days: Mapping[tuple[str, date], tuple[float, float]],
+    least_auc: float,
+) -> bytes:
+    """Return realised AUC by day, with two standard errors, and its limit (left), and reliability by version (right).
+
+    `versions` has outcomes and scores, of both outcomes each; `days` has AUC and standard error by version and day. Of
+    many versions the last four are shown.
+    """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    figure, (ranking, reliability) = _figure(height=4.2, panels=2)
+    highest = 0.0
+    for (name, (y, scores)), colour in zip(list(versions.items())[-len(COLOURS) :], COLOURS, strict=False):
+        points = {day: point for (of, day), point in sorted(days.items(), key=lambda item: item[0][1]) if of == name}
+        aucs, errors = [auc for auc, _ in points.values()], [2 * error for _, error in points.values()]
+        ranking.errorbar(
+            np.array(list(points), "datetime64[D]"),
+            aucs,
+            errors,
+            color=colour,
+            marker="o",
+            markersize=5,
+            linewidth=1.6,
+            elinewidth=1,
+            label=name,
+        )
+        bins = np.array_split(np.argsort(scores, kind="stable"), min(10, len(y)))
+        predicted, observed = [float(scores[rows].mean()) for rows in bins], [float(y[rows].mean()) for rows in bins]
+        label = f"{name}: {len(y):,} rows"
+        reliability.plot(predicted, observed, color=colour, linewidth=1.6, marker="o", markersize=5, label=label)
+        highest = max(highest, *predicted, *observed)
+    ranking.axhline(least_auc, color=SHADE, linewidth=1.2, linestyle=DASHED, zorder=0, label=f"least  {least_auc:g}")
+    _dress(ranking, "Realised ranking, by day of the prediction", "", "ROC-AUC, two standard errors")
+    locator = AutoDateLocator(minticks=2, maxticks=6)
+    ranking.xaxis.set_major_locator(locator)
+    ranking.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    _dress(reliability, "Calibration: ten bins of equal count", "mean predicted probability", "share that came about")
+    end = min(1.0, 1.06 * highest) or 1.0
+    reliability.plot([0, 1], [0, 1], color=SHADE, linewidth=1, linestyle=DASHED, zorder=0)
+    reliability.set(xlim=(0, end), ylim=(0, end * 1.01))
+    ranking.legend(loc="best", frameon=False, fontsize=9)
+    reliability.legend(loc="lower right", frameon=False, fontsize=9)
     return _png(figure)
 
 

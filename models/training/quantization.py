@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from models.contract import CATEGORIES, NUMBERS, Contract
 from models.encoding import Encoded
 from models.scoring import ROWS_PER_CALL, session_options
-from models.training.graph import with_contract
+from models.training.graph import with_metadata
 from models.training.graph_parts import GraphParts
 from models.training.rising_columns import Constants, Matrix, RisingColumns, rising_columns, rounded
 
@@ -48,9 +48,8 @@ def quantize(file: bytes, calibration: Encoded) -> bytes:
     hidden = [node.output[0] for node in model.graph.node if node.op_type == "Relu"]
     scales = {"dense": 1 / MOST_INPUT, **_scales(model, contract, calibration, hidden)}
     quantized = _rewritten(model.graph, scales).model(contract.model, contract.output, ["rows"])
-    return with_contract(
-        quantized.SerializeToString(deterministic=True), contract.model_copy(update={"precision": "int8"})
-    )
+    contract = contract.model_copy(update={"precision": "int8"})
+    return with_metadata(quantized.SerializeToString(), contract.to_metadata())
 
 
 def quantized_nodes(file: bytes) -> int:

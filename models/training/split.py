@@ -17,6 +17,7 @@ Labels = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 Facts = dict[str, str | int | float]
 Mask = npt.NDArray[np.bool_]
+MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: a multiplication by it loses nothing, and moves every bit upwards
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class Split:
     description: Facts
 
 
-def labels(declaration: Declaration, table: pa.Table) -> Labels:
+def labels(declaration: Declaration, table: pa.Table, one_outcome_will_do: bool = False) -> Labels:
     """Return the outcomes as float32 [rows], 0 or 1.
 
     The label is boolean, 0/1, or one of two texts, of which the declaration's `positive` is the 1. `TrainingDataError`
-    when there are no rows, a label is missing, holds anything else or is the same everywhere; `ColumnError` without
-    the column.
+    when there are no rows, a label is missing, holds anything else or is the same everywhere (unless that will do);
+    `ColumnError` without the column.
     """
     name = declaration.examples.label
     column = _column(declaration, table, name, "label")
@@ -46,8 +47,13 @@ def labels(declaration: Declaration, table: pa.Table) -> Labels:
         raise TrainingDataError(f"Label {name!r} is missing in {absent} of {len(column)} rows: leave those rows out.")
     found = sorted(pc.unique(column).to_pylist())
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    positive = _positive_text(declaration, found) if is_text else _positive_number(declaration, column.type, found)
-    if len(found) == 1:
+    only_one = len(found) == 1 and one_outcome_will_do
+    positive: str | int | bool
+    if is_text:
+        positive = _positive_text(declaration, found, it_may_be_absent=only_one)
+    else:
+        positive = _positive_number(declaration, column.type, found)
+    if len(found) == 1 and not only_one:
         raise TrainingDataError(f"Label {name!r} is {found[0]!r} in every row: examples of both outcomes are needed.")
     y: Labels = pc.equal(column, pa.scalar(positive, column.type)).to_numpy().astype(np.float32)
     return y
@@ -66,7 +72,7 @@ def split_examples(declaration: Declaration, table: pa.Table) -> Split:
         in_test, months = _latest_months(declaration, table, method)
         description |= months
     else:
-        in_test = _share_of_each_class(y, np.ones(len(y), np.bool_), method.test_share, rng)
+        in_test = _the_same_rows_each_time(declaration, table, y, method)
     in_calibration = _share_of_each_class(y, ~in_test, method.calibration_share, rng)
     masks = {"train": ~in_test & ~in_calibration, "calibration": in_calibration, "test": in_test}
     for name, mask in masks.items():
@@ -86,14 +92,14 @@ def _column(declaration: Declaration, table: pa.Table, name: str, role: str) -> 
     return table.column(name)
 
 
-def _positive_text(declaration: Declaration, found: list[str]) -> str:
+def _positive_text(declaration: Declaration, found: list[str], it_may_be_absent: bool) -> str:
     name, positive = declaration.examples.label, declaration.examples.positive
     shown = ", ".join(map(repr, found[:5])) + (", ..." if len(found) > 5 else "")
     if len(found) > 2:
         raise TrainingDataError(f"Label {name!r} has {len(found)} values ({shown}): two are needed, yes and no.")
     if positive is None:
         raise TrainingDataError(f"Label {name!r} is a text ({shown}): say which means yes, under `examples.positive`.")
-    if positive not in found:
+    if positive not in found and not it_may_be_absent:
         raise TrainingDataError(f"Label {name!r} is never {positive!r}, only {shown}: mend `examples.positive`.")
     return positive
 
@@ -139,6 +145,25 @@ def _latest_months(declaration: Declaration, table: pa.Table, method: TimeSplit)
 
 def _month(number: int) -> str:
     return f"{number // 12}-{number % 12 + 1:02d}"
+
+
+def _the_same_rows_each_time(declaration: Declaration, table: pa.Table, y: Labels, method: StratifiedSplit) -> Mask:
+    """Pick a share of each class, those with the lowest hashes of what stands in them.
+
+    When rows are added, nearly all of those that were picked are again: what a champion has trained on does not judge
+    it.
+    """
+    from pandas.util import hash_pandas_object
+
+    columns = table.select([*declaration.features, declaration.examples.label])
+    plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in columns.schema]
+    hashes = hash_pandas_object(columns.cast(pa.schema(plain)).to_pandas(), index=False).to_numpy()
+    order = np.argsort((hashes ^ np.uint64(method.seed)) * MIX, kind="stable")
+    picked = np.zeros(len(y), np.bool_)
+    for outcome in (0, 1):
+        rows = order[y[order] == outcome]
+        picked[rows[: max(1, round(method.test_share * len(rows)))]] = True
+    return picked
 
 
 def _share_of_each_class(y: Labels, among: Mask, share: float, rng: np.random.Generator) -> Mask:

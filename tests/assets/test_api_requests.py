@@ -7,7 +7,7 @@ import dagster as dg
 from assets.resources import Backends
 from tests.backends.test_request_logs import answered, logged
 from tests.lives import TINY, checks, declare, run_job
-from tests.tiny_model import tiny_contract
+from tests.tiny_model import FEATURES, tiny_contract
 
 
 def facts_of(result: dg.ExecuteInProcessResult) -> dict:
@@ -26,8 +26,13 @@ def test_the_asset_lands_each_request_once_and_says_what_it_did(home, instance):
     assert (facts["rows_added"], facts["files"], facts["dagster/row_count"]) == (12, 1, 12)
     assert (later["rows_added"], later["files"], later["dagster/row_count"]) == (0, 0, 12)
     described = {column.name: column.description for column in facts["dagster/column_schema"].columns}
-    assert described["balance"] == "As it was scored."
-    assert described["tenure_months"] == "Months since the first contract."
+    assert described["balance"] == "As it was scored. A number from -10000 to 10000."
+    assert described["tenure_months"] == "As it was scored. Months since the first contract. A number from 0 to 600."
+    assert described["plan"] == "As it was scored. Tariff. One of basic, plus, pro."
+    sources = facts["dagster/column_lineage"].deps_by_column
+    assert {(dep.asset_key.to_user_string(), dep.column_name) for dep in sources["tiny_probability"]} == {
+        ("tiny/online_features", name) for name in FEATURES
+    }
     assert all(described.values())
     assert checks(first)["every_logged_line_is_read"].passed
     with Backends(home).lakehouse() as lake:

@@ -58,7 +58,8 @@ def test_an_events_model_lives_from_its_swipes_to_its_gold_table(home, instance,
     assert training.success, reason_of(training)
     night = run_job(home, instance, "swipes_nightly", LAST)
     assert night.success, reason_of(night)
-    assert materialized(night) == {"silver/swipes_features", "gold/swipes_predictions"}
+    tables = {"silver/swipes_features", "gold/swipes_predictions"}
+    assert materialized(night) == tables | {"swipes/online_features"}
 
     version = Backends(home).registry().champion("swipes")
     scorer = Scorer(Backends(home).registry().read_version(version), version.sha256)

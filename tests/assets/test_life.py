@@ -12,16 +12,19 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from backends.night_drift import histograms_of
 from backends.nights import newest_night
 from bento.building.build import find_bento
 from bento.client import ApiClient
 from bento.lineage import MODEL_FILE
 from models.encoding import encode_arrow
+from models.profile import profile_in
 from models.scoring import Scorer, sha256_of
 from orchestration.definitions import assemble
 from tests.lives import CUSTOMERS, EXAMPLES, TODAY, checks, materialized, reason_of
 
 GOLD = "gold.churn_predictions"
+SEEN_BY_SENSORS = {"api_answers", "is_ready_in_time"}
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +50,18 @@ def night(lived):
 
 
 def test_the_jobs_succeed_and_materialize_every_asset(lived):
-    assert lived.night.success, reason_of(lived.night)
-    assert lived.requests.success, reason_of(lived.requests)
-    made = materialized(lived.training) | materialized(lived.night) | materialized(lived.requests)
+    runs = (lived.training, lived.night, lived.requests, lived.watch)
+    for run in runs:
+        assert run.success, reason_of(run)
+    made = set().union(*map(materialized, runs))
     graph = assemble(lived.settings).resolve_asset_graph()
     assert made == {key.to_user_string() for key in graph.materializable_asset_keys}
 
 
 def test_every_check_of_the_definitions_was_evaluated_and_none_that_blocks_fails(lived):
-    said = {**checks(lived.training), **checks(lived.night), **checks(lived.requests)}
+    said = {**checks(lived.training), **checks(lived.night), **checks(lived.requests), **checks(lived.watch)}
     graph = assemble(lived.settings).resolve_asset_graph()
-    assert set(said) == {key.name for key in graph.asset_check_keys}
+    assert set(said) | SEEN_BY_SENSORS == {key.name for key in graph.asset_check_keys}
     assert [name for name, check in said.items() if not check.passed and check.severity.value == "ERROR"] == []
 
 
@@ -152,6 +156,23 @@ def test_the_chosen_precision_is_told_everywhere_and_follows_from_the_checks(liv
     assert set(everywhere.values()) == {precision}, everywhere
 
 
+def test_both_files_carry_the_profile_of_the_training_rows_and_scores_of_their_own(lived, champion):
+    run = lived.settings.home / "mlflow" / "churn" / champion.mlflow_run_id / "artifacts"
+    files = [(run / name / "model.onnx").read_bytes() for name in ("model_float32", "model_int8")]
+    floating, int8 = (profile_in(Scorer(file).metadata) for file in files)
+    assert list(floating.features) == list(lived.declaration.features)
+    assert int8.features == floating.features
+    assert int8.score != floating.score
+    rows = lived.facts("churn", "training_set")["training_rows"].value
+    assert {sum(bins.counts) for bins in (*floating.all_bins, *int8.all_bins)} == {rows}
+
+
+def test_the_night_was_counted_into_the_bins_of_the_file_that_scored_it(scorer, night):
+    counted = histograms_of(night)
+    assert counted.fit(profile_in(scorer.metadata))
+    assert counted.rows == CUSTOMERS
+
+
 # --- the Gold table ---------------------------------------------------------------------------------------------------
 
 
@@ -238,7 +259,6 @@ def test_table_schemas_are_shown(lived, key, columns):
         (("churn", "trained_model"), "roc_and_calibration.png"),
         (("churn", "trained_model"), "training_curve.png"),
         (("churn", "quantized_model"), "float_against_int8.png"),
-        (("gold", "churn_predictions"), "scores"),
     ],
 )
 def test_pictures_are_shown_as_real_pngs(lived, key, name):
@@ -246,6 +266,13 @@ def test_pictures_are_shown_as_real_pngs(lived, key, name):
     assert found, "not a picture in Markdown"
     height, width, _ = imread(io.BytesIO(base64.b64decode(found[1], validate=True)), format="png").shape
     assert (height > 200, width > 500) == (True, True)
+
+
+def test_the_scores_of_a_night_are_drawn(lived):
+    chart = lived.facts("gold", "churn_predictions")["scores"].value
+    found = re.fullmatch(r"!\[scores\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", chart)
+    assert found, chart[:100]
+    assert f"{CUSTOMERS:,} scores" in base64.b64decode(found[1], validate=True).decode()
 
 
 @pytest.mark.parametrize("stage", ["trained_model", "quantized_model", "champion"])

@@ -23,7 +23,27 @@ LINEAGE = {
     "churn/bento": {"churn/champion"},
     "churn/api": {"churn/bento", "churn/online_features", "gold/churn_predictions"},
     "silver/churn_requests": {"churn/api"},
+    "churn/costs": {"gold/churn_predictions"},
+    "churn/drift": {"gold/churn_predictions"},
+    "churn/request_drift": {"silver/churn_requests", "churn/champion"},
+    "churn/outcomes": {"gold/churn_predictions", "silver/churn_examples"},
 }
+OF_FRAUD = {  # a model of events: its own table of features stands between what happens and the rest of its life
+    "silver/card_transactions": set(),
+    "silver/fraud_features": {"silver/card_transactions"},
+    "fraud/training_set": {"silver/fraud_features"},
+    "gold/fraud_predictions": {"fraud/champion", "silver/fraud_features"},
+    "fraud/outcomes": {"gold/fraud_predictions", "silver/card_transactions"},
+}
+
+
+def of_fraud(name: str) -> str:
+    return name.replace("churn", "fraud")
+
+
+TABLES = {"silver/active_customers", "silver/churn_examples", "silver/card_transactions"}
+SAME = {name: parents for name, parents in LINEAGE.items() if name not in TABLES}
+LINEAGE |= {of_fraud(name): {of_fraud(parent) for parent in parents} for name, parents in SAME.items()} | OF_FRAUD
 CHECKS = {
     "churn/quantized_model": {
         "int8_keeps_the_ranking",
@@ -33,17 +53,27 @@ CHECKS = {
         "int8_is_smaller",
         "int8_is_faster",
     },
-    "churn/champion": {"reaches_the_least_auc", "keeps_up_with_the_champion", "is_calibrated"},
+    "churn/champion": {
+        "reaches_the_least_auc",
+        "keeps_up_with_the_champion",
+        "is_calibrated",
+        "beats_the_champion",
+    },
     "gold/churn_predictions": {
         "every_entity_is_scored_once",
         "few_rows_are_rejected",
         "scores_are_probabilities",
         "scores_resemble_last_night",
+        "is_ready_in_time",
     },
     "churn/online_features": {"every_entity_is_online"},
-    "churn/api": {"api_agrees_with_gold"},
+    "churn/drift": {"features_resemble_the_training_set", "scores_resemble_the_training_set"},
+    "churn/request_drift": {"requests_resemble_the_training_set"},
+    "churn/outcomes": {"realised_ranking_is_reached", "realised_probabilities_are_calibrated"},
+    "churn/api": {"api_agrees_with_gold", "api_answers"},
     "silver/churn_requests": {"every_logged_line_is_read"},
 }
+CHECKS |= {of_fraud(name): checks for name, checks in CHECKS.items()}
 KINDS = {
     "silver/active_customers": {"iceberg"},
     "silver/churn_examples": {"iceberg"},
@@ -54,10 +84,18 @@ KINDS = {
     "gold/churn_predictions": {"iceberg", "onnx"},
     "churn/online_features": {"lmdb"},
     "churn/bento": {"bentoml", "docker"},
+    "churn/costs": {"python"},
+    "churn/drift": {"iceberg", "onnx"},
+    "churn/request_drift": {"iceberg", "onnx"},
+    "churn/outcomes": {"iceberg"},
     "churn/api": {"bentoml"},
     "silver/churn_requests": {"iceberg"},
 }
+KINDS |= {of_fraud(name): kinds for name, kinds in KINDS.items() if name not in TABLES}
+KINDS |= {"silver/card_transactions": {"iceberg"}, "silver/fraud_features": {"iceberg", "duckdb"}}
 BLOCKING = {"churn/champion", "gold/churn_predictions", "churn/online_features"}
+BLOCKING |= set(map(of_fraud, BLOCKING))
+WARNINGS = {"beats_the_champion", "is_ready_in_time"}  # on assets whose other checks block
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +131,15 @@ def test_every_asset_says_what_it_is(graph, name):
 
 @pytest.mark.parametrize("name", LINEAGE)
 def test_a_models_assets_are_its_group_and_tables_stand_apart(graph, name):
-    asset, is_table = node(graph, name), name in ("silver/active_customers", "silver/churn_examples")
-    assert asset.group_name == ("silver" if is_table else "churn")
-    assert asset.owners == ([] if is_table else ["team:growth"])
+    asset, model = node(graph, name), "fraud" if "fraud" in name else "churn"
+    assert asset.group_name == ("silver" if name in TABLES else model)
+    team = {"churn": "team:growth", "fraud": "team:payments"}[model]
+    assert asset.owners == ([] if name in TABLES else [team])
 
 
 def test_tables_and_the_api_are_external_and_the_rest_is_made(graph):
     external = {key.to_user_string() for key in graph.external_asset_keys}
-    assert external == {"silver/active_customers", "silver/churn_examples", "churn/api"}
+    assert external == {*TABLES, "churn/api", "fraud/api"}
 
 
 def test_checks_say_what_must_hold(graph):
@@ -113,7 +152,8 @@ def test_checks_say_what_must_hold(graph):
 
 def test_gates_and_audits_block_and_the_others_warn(graph):
     for key in graph.asset_check_keys:
-        assert graph.get(key).blocking == (key.asset_key.to_user_string() in BLOCKING), key
+        blocks = key.asset_key.to_user_string() in BLOCKING and key.name not in WARNINGS
+        assert graph.get(key).blocking == blocks, key
 
 
 def test_predictions_and_online_features_have_one_writer_at_a_time(definitions):
@@ -134,10 +174,12 @@ def test_predictions_are_daily_from_the_declared_day_up_to_today(home):
 
 def test_readers_are_promised_their_table_by_the_declared_hour(home):
     declare(home, TINY, predictions={"score_at": "01:30", "ready_by": "06:15", "timezone": "Europe/Berlin"})
-    policy = node(assemble(home).resolve_asset_graph(), "gold/tiny_predictions").freshness_policy
-    assert policy.deadline_cron == "15 6 * * *"
-    assert policy.timezone == "Europe/Berlin"
-    assert policy.lower_bound_delta.total_seconds() == (4 * 60 + 45) * 60
+    graph = assemble(home).resolve_asset_graph()
+    for asset in ("gold/tiny_predictions", "tiny/online_features"):
+        policy = node(graph, asset).freshness_policy
+        assert policy.deadline_cron == "15 6 * * *"
+        assert policy.timezone == "Europe/Berlin"
+        assert policy.lower_bound_delta.total_seconds() == (4 * 60 + 45 + 60) * 60  # and the hour that autumn adds
 
 
 # --- many models --------------------------------------------------------------------------------------------------
@@ -155,9 +197,10 @@ def test_a_second_file_is_a_second_model(home):
     assert "api_agrees_with_gold" in tiny_checks
     assert definitions.resolve_job_def("tiny_training")
     assert definitions.resolve_job_def("tiny_nightly")
-    assert definitions.resolve_schedule_def("tiny_nightly_schedule")
+    assert definitions.resolve_schedule_def("tiny_training_schedule")
     assert definitions.resolve_sensor_def("tiny_api_observer")
-    assert set(LINEAGE) <= {key.to_user_string() for key in graph.get_all_asset_keys()}
+    ours = {name for name in LINEAGE if "fraud" not in name and name != "silver/card_transactions"}
+    assert ours <= {key.to_user_string() for key in graph.get_all_asset_keys()}
 
 
 def test_models_that_share_tables_share_their_assets(home):

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -24,7 +25,7 @@ from backends.lakehouse.catalog import Lakehouse
 from backends.nights import newest_night, published_nights
 from backends.scored_parts import ScoredPart
 from backends.settings import Settings
-from models.audit import histogram_of, histogram_to_text, population_stability_index
+from models.audit import Limits, histogram_of, histogram_to_text, population_stability_index
 from models.errors import AuditError, ColumnError, LakehouseError, SnapshotNotFoundError, TableNotFoundError
 from models.scoring import Scorer
 from tests.backends.nights import (
@@ -98,7 +99,8 @@ def test_the_snapshot_carries_the_lineage(lake, population):
     histogram = histogram_of(np.array(list(scored_directly(population, scorer).values()), np.float32))
     assert published.snapshot == lake.snapshot(PREDICTIONS)
     assert published.source == source
-    assert published.snapshot.properties == {
+    measured = {"scoring_cpu_seconds", "bytes_read"}
+    assert {name: value for name, value in published.snapshot.properties.items() if name not in measured} == {
         "scored_on": "2026-11-21",
         "model": "tiny",
         "model_version": "3",
@@ -141,6 +143,16 @@ def test_the_second_night_is_measured_against_the_first(lake, population):
     second = publish(lake)
     histograms = [night.report.tally.histogram for night in (first, second)]
     assert second.report.shift == population_stability_index(*histograms) > 0
+
+
+def test_after_a_rollback_a_night_may_resemble_the_last_one_of_its_own_model(lake, population):
+    publish(lake, scored_on=FRIDAY - timedelta(days=1))
+    publish(lake, scored_on=FRIDAY, scorer=Scorer(tiny_onnx(tiny_contract(), seed=5)), version=4, limits=LAX)
+    back = publish(lake, limits=Limits(max_shift=0.001, max_rejected_share=0.001))
+    assert back.report.shift == 0
+    other = Scorer(tiny_onnx(tiny_contract(), seed=6))
+    with pytest.raises(AuditError, match="score shift"):
+        publish(lake, scored_on=SATURDAY + timedelta(days=1), scorer=other, version=5)
 
 
 def test_a_day_that_is_made_up_for_is_measured_against_the_nights_before_it(lake, population):

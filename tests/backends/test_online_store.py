@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 from backends.online_store import OnlineStore, Vectors, open_store
 from backends.redis_store import loading
-from backends.settings import ROOT
+from backends.settings import QUIET, ROOT
 from backends.vectors import pack, pack_key, unpack, vector_dtype
 from models.contract import Contract, NumberFeature
 from models.encoding import Encoded
@@ -331,7 +331,7 @@ def test_a_loader_killed_in_the_middle_leaves_the_old_generation_and_the_next_lo
     first = store.load(CONTRACT, [batch_of(np.array([1]), 1)], {})
     command = [sys.executable, "-c", ENDLESS_LOAD, place.uri]
     (spools := tmp_path / "spools").mkdir()
-    environment = {"PYTHONPATH": str(ROOT), "TMPDIR": str(spools)}
+    environment = {**QUIET, "PYTHONPATH": str(ROOT), "TMPDIR": str(spools)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as loader:
         assert loader.stdout.readline() == b"loading\n"
         loader.send_signal(signal.SIGKILL)

@@ -201,6 +201,68 @@ def test_promoting_the_same_bytes_twice_is_promoting_once(registry, client, mode
     assert len(client.search_model_versions(f"name = '{model}'")) == 1
 
 
+def test_a_registered_version_is_served_to_nobody(registry, model):
+    run_id = trained(registry, model)
+    version = registry.register(model, run_id, ARTIFACT, sha256_of(INT8), {"precision": "int8"})
+    assert registry.champion_or_none(model) is None
+    assert registry.version(model, 1) == version
+    assert registry.read_version(version) == INT8
+    assert registry.register(model, trained(registry, model), ARTIFACT, sha256_of(INT8), {}) == version
+    registry.move_alias(model, 1)
+    assert registry.champion(model) == version
+
+
+def test_versions_are_listed_newest_first_without_those_of_others(registry, client, model):
+    promoted(registry, model, FLOAT)
+    client.create_model_version(model, f"runs:/{trained(registry, model)}/{ARTIFACT}")
+    promoted(registry, model, INT8)
+    assert [version.version for version in registry.versions(model)] == [3, 1]
+    assert registry.with_bytes(model, sha256_of(FLOAT)).version == 1
+    assert registry.with_bytes(model, "f00") is None
+    with pytest.raises(RegistryError, match=rf"Model '{model}' has no version 7\. There are: 3, 1\."):
+        registry.version(model, 7)
+    assert registry.versions("no_such_model") == []
+
+
+def test_more_versions_than_fit_a_page_are_all_listed(registry, model, monkeypatch):
+    monkeypatch.setattr("backends.registry._PAGE", 2)
+    for seed in range(5):
+        promoted(registry, model, tiny_onnx(tiny_contract(), seed))
+    assert [version.version for version in registry.versions(model)] == [5, 4, 3, 2, 1]
+
+
+def test_tags_of_versions_and_runs_are_replaced(registry, client, model):
+    version = promoted(registry, model, verdict="tie")
+    registry.tag_version(version, {"verdict": "rejected", "note": "new"})
+    found = registry.version(model, 1)
+    assert (found.tags["verdict"], found.tags["note"]) == ("rejected", "new")
+    for verdict in ("tie", "better"):
+        registry.tag_run(version.mlflow_run_id, {"verdict": verdict})
+    assert client.get_run(version.mlflow_run_id).data.tags["verdict"] == "better"
+
+
+@pytest.mark.parametrize("call", ["champion", "move_alias"])
+def test_a_database_that_others_write_to_is_waited_for(settings, registry, model, call, monkeypatch):
+    monkeypatch.setattr("mlflow.store.db.utils._logger.exception", lambda *_: None)
+    version = promoted(registry, model)
+    real, refused = registry._client._client, []
+
+    def locked(*arguments):
+        from mlflow.exceptions import MlflowException
+
+        if len(refused) < 2:
+            refused.append(arguments)
+            raise MlflowException("(sqlite3.OperationalError) database is locked", 14)
+        return getattr(real, name)(*arguments)
+
+    name = {"champion": "get_model_version_by_alias", "move_alias": "set_registered_model_alias"}[call]
+    monkeypatch.setattr(registry._client, "_client", type("Locked", (), {name: staticmethod(locked)})())
+    getattr(registry, call)(model, *([1] if call == "move_alias" else []))
+    monkeypatch.undo()
+    assert len(refused) == 2
+    assert registry.champion(model) == version
+
+
 def test_two_models_do_not_meet(registry, model):
     one, other = f"{model}_one", f"{model}_other"
     promoted(registry, one, FLOAT)

@@ -1,5 +1,6 @@
 """Spark on a real cluster: the same night as on this machine, whoever is killed; errors as they were raised."""
 
+import json
 import os
 import signal
 import subprocess
@@ -22,14 +23,18 @@ from backends.lakehouse.catalog import Lakehouse
 from backends.nights import Published
 from backends.scored_parts import ScoredPart
 from backends.settings import ROOT, Settings
+from models import counting
 from models.audit import Limits
 from models.errors import EngineError, LakehouseError, Problem, ValueRejectedError
+from models.scoring import Scorer
 from tests.backends.nights import POPULATION, PREDICTIONS, REJECTS, customers, night, with_column, write_files
 from tests.spark_cluster import SMALL, Cluster, java_is_missing, running_cluster
+from tests.tiny_model import tiny_contract, tiny_onnx_with_profile
 
 pytest.importorskip("pyspark", reason="the spark extra is not installed")
 pytestmark = pytest.mark.skipif(java_is_missing(), reason="Spark needs Java")
 
+PROFILED = Scorer(tiny_onnx_with_profile(tiny_contract(), customers(5000, seed=1)))
 SPARK_PREDICTIONS, SPARK_REJECTS = "gold.spark_predictions", "gold.spark_rejects"
 PATIENCE = 120
 QUICK_SPECULATION = {
@@ -82,6 +87,14 @@ def wait_until(true: Callable[[], Any]) -> None:
         time.sleep(0.05)
 
 
+def burn(seconds: float) -> float:
+    """Take CPU time; a function that an engine maps."""
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+    return seconds
+
+
 # --- mapping --------------------------------------------------------------------------------------------------------
 
 
@@ -99,6 +112,13 @@ def test_results_come_in_the_order_of_the_tasks_from_all_slots(engine):
     assert os.getpid() not in processes
     assert set(threads) == {"1"}
     assert signal.getsignal(signal.SIGINT) == interrupts  # pyspark puts in one of its own
+
+
+def test_the_cpu_time_of_the_executors_counts(engine):
+    own, before = time.process_time(), engine.cpu_seconds
+    assert engine.map(burn, [0.3, 0.2, 0.5]) == [0.3, 0.2, 0.5]
+    elsewhere = engine.cpu_seconds - before - (time.process_time() - own)
+    assert 1.0 <= elsewhere < 3.0
 
 
 def test_what_the_function_carries_is_made_once_in_each_process(engine, tmp_path):
@@ -245,8 +265,9 @@ def test_an_interrupt_ends_the_job_and_its_processes(engine, tmp_path):
 
 
 @pytest.fixture
-def lake(tmp_path) -> Iterator[Lakehouse]:
-    """Return a lake with a population of twelve files, some rows of which are refused."""
+def lake(tmp_path, monkeypatch) -> Iterator[Lakehouse]:
+    """Return a lake with a population of twelve files, some rows of which are refused. Of four, one is counted."""
+    monkeypatch.setattr(counting, "SAMPLED_ROWS", 600)
     with Lakehouse.open(Settings(home=tmp_path / "tandem's höme")) as lake:
         files = [customers(200, first_key=200 * number) for number in range(12)]
         files[3] = with_column(files[3], "tenure_months", np.array([601, *range(199)], np.int32))
@@ -258,7 +279,8 @@ def lake(tmp_path) -> Iterator[Lakehouse]:
 
 def publish(lake: Lakehouse, engine: Any, predictions: str, rejects: str) -> Published:
     limits = Limits(max_shift=0.25, max_rejected_share=0.01)
-    return score_and_publish(lake, engine, night(predictions=predictions, rejects=rejects, limits=limits))
+    tonight = night(predictions=predictions, rejects=rejects, limits=limits, scorer=PROFILED)
+    return score_and_publish(lake, engine, tonight)
 
 
 def rows_of(lake: Lakehouse, table: str, *order: str) -> pa.Table:
@@ -278,7 +300,9 @@ def assert_the_same_night(lake: Lakehouse, local: Published, spark: Published) -
     key = "customer_id"
     assert rows_of(lake, SPARK_PREDICTIONS, key).equals(rows_of(lake, PREDICTIONS, key))
     assert rows_of(lake, SPARK_REJECTS, key, "reason").equals(rows_of(lake, REJECTS, key, "reason"))
-    assert spark.snapshot.properties == local.snapshot.properties
+    told, measured = spark.snapshot.properties, "scoring_cpu_seconds"
+    assert told == local.snapshot.properties | {measured: told[measured]}
+    assert json.loads(told["drift"])["rows"] == pytest.approx(600, abs=spark.parts)
     assert (spark.report.tally.rows, spark.report.problems) == (local.report.tally.rows, [])
     for figure in ("source", "positives", "parts", "unseen", "reasons"):
         assert getattr(spark, figure) == getattr(local, figure)
@@ -306,6 +330,10 @@ class HoldingEngine:
 
     def __init__(self, engine: Any, held: Path) -> None:
         self.engine, self.held, self.slots = engine, held, engine.slots
+
+    @property
+    def cpu_seconds(self) -> float:
+        return self.engine.cpu_seconds
 
     def map(self, function: Callable[[Any], Any], tasks: Any) -> list[Any]:
         held = self.held

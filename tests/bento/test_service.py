@@ -47,6 +47,11 @@ def test_an_answer_says_which_model_scored_which_features(served, client):
     assert client.predict({"customer_id": 0})["features_stale"] is False
 
 
+def test_a_client_names_its_requests(served):
+    with ApiClient(served.url, request_id="tandem-replay") as client:
+        assert client.predict({"customer_id": 0})["request_id"] == "tandem-replay"
+
+
 def test_lineage_names_every_run_and_snapshot(served, client):
     lineage = client.lineage()
     online = lineage.pop("online_features")
@@ -263,6 +268,16 @@ def test_bentomls_own_routes_and_client_work(served, client):
     assert one == client.predict({"customer_id": 1, "features": {"plan": "pro"}}) | {"request_id": one["request_id"]}
     assert many["predictions"][0]["probability"] == client.predict({"customer_id": 1})["probability"]
     assert many["predictions"][1]["error"]["type"] == "EntityNotFoundError"
+
+
+def test_a_client_reads_what_the_service_has_counted(client):
+    before = client.counters()
+    client.predict({"customer_id": 0})
+    client.predict_many([{"customer_id": 1}, {"customer_id": 2}])
+    after = client.counters()
+    assert after["tandem_score_count"] - before["tandem_score_count"] == 3
+    assert after["tandem_requests_total"] - before["tandem_requests_total"] == 2
+    assert after["tandem_cpu_seconds_total"] > before["tandem_cpu_seconds_total"] > 0
 
 
 def test_the_client_raises_the_domains_errors(client):

@@ -22,7 +22,7 @@ from models.audit import Limits
 from models.scoring import Scorer
 from tests.backends.nights import POPULATION, customers, night, with_column, write_files
 from tests.readers.engines import ENGINES, duckdb_extensions, installed
-from tests.tiny_model import tiny_contract, tiny_onnx
+from tests.tiny_model import tiny_contract, tiny_onnx_with_profile
 
 PAGE = (ROOT / "docs" / "reading-the-gold-table.md").read_text()
 PREDICTIONS, REJECTS = "gold.churn_predictions", "gold.churn_rejects"
@@ -70,7 +70,8 @@ class Churn:
 def churn(tmp_path_factory) -> Iterator[Churn]:
     folder, today = tmp_path_factory.mktemp("marketing's"), date.today()
     days = (today, today + timedelta(days=1))
-    scorer, limits = Scorer(tiny_onnx(tiny_contract(model="churn"))), Limits(max_shift=10, max_rejected_share=0.01)
+    onnx = tiny_onnx_with_profile(tiny_contract(model="churn"), customers(500, seed=1))
+    scorer, limits = Scorer(onnx), Limits(max_shift=10, max_rejected_share=0.01)
     task = {"predictions": PREDICTIONS, "rejects": REJECTS, "scorer": scorer, "limits": limits}
     with Lakehouse.open(Settings(home=folder / ".tandem", threads=2)) as lake:
         for seed, day in enumerate(days):

@@ -12,6 +12,7 @@ from bento.observing.watch import Scored, Watch
 from bento.observing.watcher import OIP_REST, REST, Watcher
 from models.contract import Api
 from models.encoding import encode_rows
+from models.request_record import REPLAY
 from tests.bento.observing.test_metrics import samples
 from tests.tiny_model import tiny_contract, tiny_rows
 
@@ -63,6 +64,16 @@ def test_ages_that_are_not_known_are_left_out(settings):
     watcher = Watcher(tiny_contract(), LINEAGE, settings)
     watcher.answered(watched("sent", [False, False], [NOT_A_TIME, NOW - HOUR]), REST, 200)
     assert samples(watcher.metrics.text(), "tandem_feature_age_seconds_sum") == {(): 3600}
+
+
+def test_what_tandem_asks_itself_is_counted_and_not_logged(settings):
+    watcher = Watcher(tiny_contract(), LINEAGE, settings).start()
+    for request_id in (REPLAY, "a caller's", REPLAY):
+        watcher.answered(watched(request_id, [False], [NOW]), REST, 200)
+    watcher.close()
+    text = watcher.metrics.text()
+    assert samples(text, "tandem_score_count") == {(): 3}
+    assert samples(text, "tandem_logged_rows_total")["written",] == 1
 
 
 def test_the_end_of_a_worker_writes_what_waits(settings):

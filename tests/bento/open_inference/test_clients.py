@@ -51,8 +51,9 @@ class Lane:
             return tritonclient.grpc, tritonclient.grpc.InferenceServerClient(self.grpc)
         return tritonclient.http, tritonclient.http.InferenceServerClient(self.rest.removeprefix("http://"))
 
-    def ours(self, way: str, model: str = "tiny") -> OpenInferenceClient:
-        return GrpcInferenceClient(model, self.grpc) if way == "grpc" else RestInferenceClient(model, self.rest)
+    def ours(self, way: str, model: str = "tiny", request_id: str = "") -> OpenInferenceClient:
+        kind, address = (GrpcInferenceClient, self.grpc) if way == "grpc" else (RestInferenceClient, self.rest)
+        return kind(model, address, request_id=request_id)
 
 
 @pytest.fixture
@@ -95,6 +96,12 @@ def features(module: ModuleType, served: Served, rows: list[dict[str, Any]]) -> 
 
 def expected(served: Served) -> np.ndarray:
     return Scorer(served.onnx).score(encode_rows(served.contract, served.rows))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_our_clients_name_their_requests(lane, way):
+    with lane.ours(way, request_id="tandem-replay") as client:
+        assert client.infer({"customer_id": [1]}).id == "tandem-replay"
 
 
 def test_tritons_client_finds_the_service_live_and_ready(triton):

@@ -26,7 +26,7 @@ def test_what_it_reports_belongs_to_the_bytes(trained):
     assert np.array_equal(scorer.score(trained.test_rows), trained.scores_test)
     assert trained.graph_difference < 1e-6
     assert len(trained.test_rows) == len(trained.y_test) == len(trained.split.test)
-    assert list(trained.seconds) == ["rows", "teacher", "boosted_trees", "network", "evaluation"]
+    assert list(trained.seconds) == ["rows", "teacher", "boosted_trees", "network", "evaluation", "profile"]
 
 
 def test_the_same_examples_give_the_same_bytes(trained, declaration, examples):

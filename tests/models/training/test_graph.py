@@ -8,7 +8,7 @@ from models.contract import CategoryFeature, NumberFeature
 from models.encoding import Encoded
 from models.errors import TrainingDataError
 from models.scoring import Scorer
-from models.training.graph import build_graph, dense_encoder, with_contract
+from models.training.graph import build_graph, dense_encoder, with_metadata
 from models.training.layout import learn_layout
 from models.training.network import logits, sigmoid
 
@@ -69,9 +69,10 @@ def test_the_graph_is_valid_reproducible_and_carries_the_contract(drawn, rows_of
     onnx.checker.check_model(onnx.load_from_string(file), full_check=True)
     assert file == build_graph(drawn, layout, random_layers(layout.width))
     int8 = drawn.model_copy(update={"precision": "int8"})
-    changed = with_contract(file, int8)
+    changed = with_metadata(file, int8.to_metadata() | {"beside": "it"})
     assert Scorer(changed).contract == int8
-    assert with_contract(changed, drawn) == file
+    assert Scorer(changed).metadata["beside"] == "it"
+    assert with_metadata(changed, drawn.to_metadata()) == with_metadata(file, {"beside": "it"})
 
 
 def test_what_training_had_too_few_rows_of_has_no_influence(contract_of):

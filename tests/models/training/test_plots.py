@@ -17,12 +17,10 @@ def test_every_picture_is_drawn_860_pixels_wide(rows):
     scores = rng.random(rows).astype(np.float32)
     y = (rng.random(rows) < scores).astype(np.float32)
     y[:2] = 0, 1
-    counts, edges = np.histogram(scores, 20, (0, 1))
     pictures = [
         plots.roc_and_calibration(y, {"network int8": scores, "boosted trees": scores**2}),
         plots.float_against_int8(scores, scores + np.float32(0.001) * y),
         plots.float_against_int8(scores, scores),
-        plots.score_histogram(counts, edges, 0.3),
         plots.training_curve([0.7, 0.5, 0.45][: rows // 4]),
     ]
     assert {size_of(picture)[0] for picture in pictures} == {860}

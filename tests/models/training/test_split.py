@@ -105,6 +105,15 @@ def test_the_stratified_split_keeps_the_share_of_each_class(declaration, example
         assert y[part].mean() == pytest.approx(y.mean(), abs=0.01)
 
 
+def test_rows_of_a_stratified_test_set_stay_there_when_others_are_added(declaration, examples):
+    declared, table = declaration(examples=STRATIFIED), examples(3000)
+    before, after = split_examples(declared, table.slice(500)), split_examples(declared, table)
+    then, now = set(before.test + 500), set(after.test)
+    assert len(then & now) > 0.97 * len(then)
+    shuffled = np.random.default_rng(0).permutation(3000)
+    assert set(shuffled[split_examples(declared, table.take(pa.array(shuffled))).test]) == now
+
+
 def test_the_split_depends_on_the_seed_alone(declaration, examples):
     table, other = examples(500), STRATIFIED | {"split": {"method": "stratified", "seed": 4}}
     once, again = (split_examples(declaration(examples=STRATIFIED), table) for _ in range(2))
