@@ -1,8 +1,8 @@
 """The journal of histories in LMDB: each event that a process has recorded, for after a crash of the machine.
 
 One process writes one file, entry after entry: CRC-32 and length of what follows, the length of the entity's key, the
-key, the event. What is written survives the process at once, and the machine after half a second, when a thread has
-synced it. A file ends where an entry is cut short: that was the last moment. Files are numbered: a load begins a new
+key, the event. What is written survives the process at once, and the machine after a second, when a thread has synced
+it. A file ends where an entry is cut short: that was the last moment. Files are numbered: a load begins a new
 number, and removes the smaller ones when their events are in its copy.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 NAME = "journal-"
-SYNC_SECONDS = 0.5
+SYNC_SECONDS = 1.0
 FRAME = struct.Struct("<IIH")  # CRC-32 and length of the rest, then the key's length
 
 _log = logging.getLogger(__name__)

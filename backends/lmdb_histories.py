@@ -8,7 +8,7 @@
 An event is one write transaction of some 20 us that does not wait for the disk: a sync takes 4 ms, and every hundredth
 8 to 11 ms, of an answer's 15. LMDB without syncs survives the end of any process, but not that of the machine, which
 may leave it corrupt. So after a start of the machine `live.mdb` is not believed: whoever opens the folder first makes
-it anew, from the copy and the journals, which are synced twice a second.
+it anew, from the copy and the journals, which are synced every second.
 """
 
 import contextlib

@@ -118,7 +118,7 @@ class HistoryFeature(NumberFeature):
             raise ValueError(f"window {self.window} is longer than 3650d")
         return self
 
-    @property
+    @cached_property
     def microseconds(self) -> int:
         """The window's length."""
         digits = self.window.rstrip("smhdin")

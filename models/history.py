@@ -13,6 +13,7 @@ are in or out together, so the order among them does not matter.
 How SQL counts the same for a whole table is in `backends.history_windows`; where events are kept online, in the store.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,24 +109,25 @@ def with_event(history: History, events: Events, event: Events, reach: int = 0) 
     One whose time and key are there already is not added again. At most `2 * max_events + 1` are left. Within that
     number a `reach`, in microseconds, keeps so much more of the past: for events that come late, or are asked again.
     """
-    time, times = event["time"][0], events["time"]
-    begin, end = np.searchsorted(times, time, "left"), np.searchsorted(times, time, "right")
-    if (events["key"][begin:end] == event["key"][0]).any():
+    time, times = int(event["time"][0]), events["time"]
+    begin, end = bisect_left(times, time), bisect_right(times, time)
+    if begin < end and (events["key"][begin:end] == event["key"][0]).any():
         return events
-    grown = np.concatenate([events[:end], event, events[end:]])
+    grown = np.empty(len(events) + 1, history.dtype)
+    grown[:end], grown[end : end + 1], grown[end + 1 :] = events[:end], event, events[end:]
     return grown[kept(history, grown["time"], reach)]
 
 
 def kept(history: History, times: Times, reach: int = 0) -> slice:
     """Return which of the ascending times are kept, see `with_event`; those of a microsecond are forgotten together."""
-    newest, most = times[-1], history.limits.max_events
-    end = min(int(np.searchsorted(times, newest, "left")) + most + 1, len(times))
+    newest, most = int(times[-1]), history.limits.max_events
+    end = min(bisect_left(times, newest) + most + 1, len(times))
     first = _first_seen(times, newest, history.longest, most)
     if reach:
-        spare = int(np.searchsorted(times, newest - history.longest - reach, "left"))
+        spare = bisect_left(times, newest - history.longest - reach)
         too_many = end - (2 * most + 1)
         if too_many > 0:
-            spare = max(spare, int(np.searchsorted(times, times[too_many - 1], "right")))
+            spare = max(spare, bisect_right(times, int(times[too_many - 1])))
         first = min(first, spare)
     return slice(first, end)
 
@@ -165,14 +167,13 @@ def history_values(history: History, events: Events, event: Events) -> npt.NDArr
 
 def events_seen(history: History, events: Events, time: int) -> int:
     """Return how many of the events an event at a time looks at, in the longest window."""
-    first = _first_seen(events["time"], np.int64(time), history.longest, _most(history))
-    return int(np.searchsorted(events["time"], time, "left")) - first
+    times = events["time"]
+    return bisect_left(times, time) - _first_seen(times, time, history.longest, _most(history))
 
 
 def reaches_back(history: History, events: Events, complete_since: int, time: int) -> bool:
     """Whether all that an event at a time looks at is there: of the entity's events since `complete_since`, all are."""
-    earlier = int(np.searchsorted(events["time"], time, "left"))
-    return time - history.longest >= complete_since or earlier > _most(history)
+    return time - history.longest >= complete_since or bisect_left(events["time"], time) > _most(history)
 
 
 def finish(history: History, numerators: Integers, denominators: Integers) -> npt.NDArray[np.float32]:
@@ -188,9 +189,9 @@ class _Past:
 
     def __init__(self, history: History, events: Events, event: Events) -> None:
         self._history = history
-        self._times = times = events["time"]
         self._now, self._time = event[0], int(event["time"][0])
-        self._end = int(np.searchsorted(times, self._time, "left"))
+        self._end = bisect_left(events["time"], self._time)
+        self._times = events["time"][: self._end].tolist()
         self._begins: dict[int, int] = {}
         units, codes = events["units"][: self._end].T, events["codes"][: self._end].T
         self._units = {name: units[j].tolist() for j, name in enumerate(history.numbers)}
@@ -202,7 +203,7 @@ class _Past:
         if measure == "count":
             return self._end - begin, 1
         if measure == "since_last":
-            return (self._time - int(self._times[self._end - 1]), MICROSECONDS) if begin < self._end else (0, 0)
+            return (self._time - self._times[-1], MICROSECONDS) if begin < self._end else (0, 0)
         if measure in ("distinct", "same"):
             codes = self._codes[of][begin:]
             if measure == "distinct":
@@ -219,7 +220,7 @@ class _Past:
     def _begin(self, window: int) -> int:
         begin = self._begins.get(window)
         if begin is None:
-            begin = _first_seen(self._times, np.int64(self._time), window, _most(self._history))
+            begin = _first_seen(self._times, self._time, window, _most(self._history))
             self._begins[window] = begin
         return begin
 
@@ -228,10 +229,10 @@ def _most(history: History) -> int:
     return history.limits.max_events
 
 
-def _first_seen(times: Times, now: np.int64, window: int, most: int) -> int:
+def _first_seen(times: Times | Sequence[int], now: int, window: int, most: int) -> int:
     """Return the position of the first of the ascending times that an event at `now` looks at."""
-    end = int(np.searchsorted(times, now, "left"))
-    begin = int(np.searchsorted(times, now - window, "left"))
+    end = bisect_left(times, now)
+    begin = bisect_left(times, now - window)
     if end - begin > most:
-        begin = max(begin, int(np.searchsorted(times, times[end - most - 1], "right")))
+        begin = max(begin, bisect_right(times, int(times[end - most - 1])))
     return begin

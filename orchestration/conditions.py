@@ -84,11 +84,17 @@ def nightly(declaration: Declaration) -> Condition:
 def counting(declaration: Declaration) -> Condition:
     """Request the features of yesterday's events once: from the declared hour on, when the events were written today.
 
-    Whatever was written after midnight, what happened before it has been written too, or is late.
+    Whatever was written after midnight, what happened before it has been written too, or is late. A day is made once
+    more when its outcomes are known, so that trainings learn from them.
     """
-    when = declaration.predictions
+    when, days = declaration.predictions, declaration.outcomes.after_days
     due = _newest_once(declaration, _told(table_key(declaration.source_table)), "events")
-    return due.with_label(f"yesterday's events at {when.score_at} {when.timezone}")
+    newest = due.with_label(f"yesterday's events at {when.score_at} {when.timezone}")
+    if not days or declaration.examples.table != declaration.features_table:
+        return newest
+    known = AC.in_latest_time_window(timedelta(days=days + 1)) & ~AC.in_latest_time_window(timedelta(days=days))
+    again = known & _once_a_day(declaration) & ~AC.missing() & ~AC.in_progress()
+    return newest | again.with_label(f"the day that is {days} days over, whose outcomes are known")
 
 
 def with_conditions(definitions: dg.Definitions, declarations: Sequence[Declaration]) -> dg.Definitions:

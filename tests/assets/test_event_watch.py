@@ -1,5 +1,6 @@
 """What watches a model of events: drift, outcomes, requests, costs and columns of its nights, by the event's key."""
 
+import time
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -11,9 +12,16 @@ from assets.columns import lineage_of_event_features, lineage_of_predictions, li
 from assets.resources import Backends
 from backends.engines import LocalEngine
 from backends.lakehouse.reading import partition_is
+from backends.nights import newest_night
 from backends.outcomes import ready_at, realised_outcomes
+from bento.observing.request_files import RequestFiles
+from bento.observing.request_log import Answered, RequestLog
+from bento.observing.watch import Scored
 from models.declaration import Declaration
+from models.encoding import Encoded, screen_arrow
+from models.scoring import Scorer, Scores
 from orchestration.definitions import assemble
+from orchestration.lineage_events import Story, changes
 from tests.event_model import DECLARED, labelled_swipes
 from tests.lives import SMALL, checks, declare, merged, reason_of, run_job, write_table
 
@@ -74,6 +82,7 @@ def test_a_night_of_events_is_watched(home, instance, scored, swipes):
     assert set(facts) == set(WATCHED)
     of_day = np.array(swipes["swiped_at"].to_numpy(), "datetime64[D]") == np.datetime64(LAST)
     assert facts["costs"]["rows"] == facts["outcomes"]["matured_rows"] <= int(of_day.sum())
+    assert facts["costs"]["measured"] == "the whole night, without counting silver.swipes_features"
     assert facts["outcomes"]["labels"] == 4000 - int((~in_window(swipes)).sum())
     assert facts["outcomes"]["labels_repeated"] == facts["outcomes"]["labels_contradicting"] == 0
     assert found["realised_ranking_is_reached"].passed
@@ -111,6 +120,59 @@ def test_an_outcome_that_is_not_known_yet_is_counted_and_not_judged(home, scored
 
 def test_readers_of_events_count_on_a_day_the_morning_after(declared):
     assert ready_at(declared, LAST).isoformat() == f"{LAST + timedelta(days=1)}T08:00:00+00:00"
+
+
+def test_the_story_says_which_events_were_counted_and_which_features_scored(home, instance, scored):
+    definitions, key = assemble(home), "silver.swipes_features"
+    write_table(home, "silver.card_swipes", labelled_swipes(10, FIRST, 1))  # what comes later changes nothing of it
+    with Backends(home).lakehouse() as lake:
+        made, night = lake.snapshot(key), newest_night(lake, scored.predictions_table)
+    graph = definitions.resolve_asset_graph()
+    story = Story(instance, graph, [scored], lambda table: None, "tandem", "https://catalog")
+    events = [event for change in changes(instance, 0, time.time(), 100) for event in story.tell(change)]
+    read = {e.job.name: {d.place[1]: d.version for d in e.inputs} for e in events if e.state == "COMPLETE"}
+    assert read[key] == {"silver.card_swipes": made.properties["source_snapshot"]}
+    assert read["gold.swipes_predictions"][key] == night.properties["source_snapshot"] == str(made.id)
+
+
+def test_the_requests_of_events_are_judged_with_what_was_counted_for_them(home, instance, scored):
+    version = Backends(home).registry().champion("swipes")
+    scorer = Scorer(Backends(home).registry().read_version(version), version.sha256)
+    contract = scorer.contract
+    with Backends(home).lakehouse() as lake:
+        screened = screen_arrow(contract, lake.read(scored.features_table))
+    refused = [int(row) for violation in screened.violations for row in violation.rows]
+    rows = screened.encoded[np.setdiff1d(np.arange(len(screened.encoded)), refused)]
+    count = len(rows)
+    files = RequestFiles(home.request_log_of("swipes"), 10**9)
+    log = RequestLog(contract, "1", version.sha256, 1.0, files, lambda *_: None)
+    log.offer(asked(rows, scorer.score(rows)))
+    log.close()
+    for job in ("swipes_requests", "swipes_watch"):
+        done = run_job(home, instance, job, LAST if job == "swipes_watch" else None)
+        assert done.success, reason_of(done)
+    facts = facts_of(done)["request_drift"]
+    assert facts["requests_to_the_champion"] == count
+    assert facts["psi_swipes_2d"] < 0.1 > facts["psi_amount_ratio"]
+    assert facts["rows_counted"] == count
+
+
+def asked(rows: Encoded, scores: Scores) -> Answered:
+    """Return what the service notes of a request for many events."""
+    count, now = len(rows), time.time_ns() // 1000
+    each = {"events": range(count), "happened": [now] * count, "event_times": [now // 1000] * count}
+    decisions, none = (scores >= 0.5).tolist(), [False] * count
+    scored = Scored(
+        positions=range(count),
+        keys=[1] * count,
+        rows=rows,
+        stale=none,
+        scores=scores.tolist(),
+        decisions=decisions,
+        now=now // 1000,
+        **each,
+    )
+    return Answered("rest", "request", time.time(), scored)
 
 
 # --- columns --------------------------------------------------------------------------------------------------------

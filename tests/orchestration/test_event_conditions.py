@@ -116,6 +116,24 @@ def test_outcomes_of_a_table_of_their_own_are_looked_at_as_they_come(home, insta
     assert daemon.requested_at(at("12:01"), "swipes/outcomes") == {None}
 
 
+def test_a_day_is_counted_again_when_its_outcomes_are_known(home, instance):
+    declare(home, DECLARED, outcomes={"after_days": 7})
+    daemon = Daemon(home, instance, at("22:00", 19))
+    daemon.look()
+    for day in range(10, 20):
+        told(daemon, at("22:10", 19), FEATURES, day=f"2026-11-{day}")
+    times = (("01:59", 20), ("02:00", 20), ("02:01", 20), ("12:00", 20), ("02:00", 21))
+    requested = [daemon.requested_at(at(*time), FEATURES) for time in times]
+    assert requested == [set(), {"2026-11-12"}, set(), set(), {"2026-11-13"}]
+
+
+def test_a_day_that_never_was_counted_is_not_counted_for_its_outcomes(home, instance):
+    declare(home, DECLARED, outcomes={"after_days": 7})
+    daemon = Daemon(home, instance, at("22:00", 19))
+    daemon.look()
+    assert daemon.requested_at(at("02:00"), FEATURES) == set()
+
+
 def test_features_that_failed_are_tried_once_more_half_way_to_the_deadline(daemon):
     told(daemon, at("01:00"), EVENTS)
     assert daemon.requested_at(at("02:00"), FEATURES) == {YESTERDAY}
