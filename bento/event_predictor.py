@@ -94,10 +94,10 @@ class EventPredictor(Predictor):
 
     def _read(self, call: Call, requests: Sequence[Any], whole: bool) -> _Swipes | None:
         """Check and encode what can be asked; nothing when that is none, or with `whole` when anything is refused."""
-        asked = []
+        asked, now = [], time.time_ns() // 1000
         for row, request in enumerate(requests):
             try:
-                asked.append(self._event_reader.read(row, request))
+                asked.append(self._event_reader.read(row, request, now))
             except ValueRejectedError as error:
                 call.refuse(row, error)
         asked, parts = self._encoded(call, asked)

@@ -2,7 +2,6 @@
 
 import re
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -48,17 +47,17 @@ class EventReader:
             f"Send {contract.entity_key} and {FEATURES}; known beside them: {', '.join(fields[1:3])}, {RECORD}."
         )
 
-    def read(self, row: int, request: Any) -> AskedEvent:
+    def read(self, row: int, request: Any, now: int) -> AskedEvent:
         """Take a request apart, and check all but its features; `ValueRejectedError` for what is wrong with it.
 
-        Without a time it happens now; of several rows each a microsecond later than the one before.
+        `now` is in microseconds since 1970. Without a time it happens now, each row a microsecond after the one before.
         """
         self._check_form(request)
         problems: list[Problem] = []
         key, event = request.get(self._contract.entity_key), request.get(self._events.key)
         self._check_entity(key, problems)
         self._check_event(event, problems)
-        at = self._time(request.get(self._events.time), row, problems)
+        at = self._time(request.get(self._events.time), now, row, problems)
         given, record = request.get(FEATURES), request.get(RECORD, True)
         if given is not None and not isinstance(given, dict):
             problems.append(Problem(FEATURES, given, "is not a JSON object", "Send values by feature name."))
@@ -98,9 +97,8 @@ class EventReader:
         if not fits:
             problems.append(Problem(self._events.key, event, f"is not {what}", remedy))
 
-    def _time(self, value: Any, row: int, problems: list[Problem]) -> int:
+    def _time(self, value: Any, now: int, row: int, problems: list[Problem]) -> int:
         """Return microseconds since 1970 UTC."""
-        now = time.time_ns() // 1000
         if value is None:
             return now + row
         name, at = self._events.time, _microseconds(value)

@@ -209,7 +209,8 @@ def test_a_history_that_no_longer_reaches_back_is_said_and_is_no_disagreement(bo
 def test_later_swipes_in_the_lake_are_not_loaded(both):
     """The night has counted from a snapshot of the events: the store's past is of the same one."""
     before = both.store.describe()["events_snapshot"]
-    late = good(both).slice(0, 5).set_column(0, "swipe_id", pa.array(np.arange(5) + 4 * NEWEST))
+    day = good(both).filter(pa.array(times_of(good(both)) >= UNTIL - DAY))
+    late = day.slice(0, 5).set_column(0, "swipe_id", pa.array(np.arange(5) + 4 * NEWEST))
     write_table(both.settings, TABLE, both.events, late)
     both.load()
     assert both.store.describe()["events_snapshot"] == before
