@@ -2,9 +2,11 @@
 
 from datetime import UTC, date, datetime, timedelta
 
+import dagster as dg
 import pytest
+from dagster._core.test_utils import freeze_time
 
-from assets.readiness import Readiness, evaluation, judge
+from assets.readiness import Readiness, evaluation, judge, readiness
 from models.declaration import Predictions
 from tests.event_model import DECLARED
 from tests.lives import TINY, declare
@@ -118,3 +120,12 @@ def test_a_day_of_events_is_due_the_morning_after(home):
         "See whether silver.card_swipes arrived"
         in evaluation(swipes, late, at("2026-11-28 09:05")).metadata["reason"].value
     )
+
+
+def test_a_model_of_events_is_judged_by_the_day_that_is_over(home, instance):
+    swipes = declare(home, DECLARED)
+    with freeze_time(at("2026-11-25 12:00")):
+        instance.report_runless_asset_event(dg.AssetMaterialization(["swipes", "champion"]))
+    first, next_day = (readiness(swipes, instance, at(f"2026-11-{day} 08:00")) for day in (26, 27))
+    assert (first.day, first.ready, first.missed) == (date(2026, 11, 25), False, ())
+    assert (next_day.day, next_day.missed) == (date(2026, 11, 26), (date(2026, 11, 25),))
