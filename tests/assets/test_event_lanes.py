@@ -60,6 +60,10 @@ class Both:
         with Backends(self.settings).lakehouse() as lake:
             load_histories(lake, self.store, self.declaration, self.settings.scratch, 2, {})
 
+    def forget(self) -> None:
+        """Load as if the lake had everything until long from now, and nothing were in it."""
+        self.store.load([], Span(0, 2**52, 5), {})
+
     def replay(self, **changes: object):
         with Backends(self.settings).lakehouse() as lake:
             return replay(lake, self.declaration, changed(self.settings, **changes), 100)
@@ -163,7 +167,7 @@ def test_a_load_says_where_it_comes_from_and_that_the_day_is_whole(both):
 
 def test_the_proof_leaves_no_trace(both):
     """Not even where the store does not know the events that it is asked about."""
-    both.store.load([], Span(0, 2**52, 5), {})
+    both.forget()
     assert both.replay().disagreements
     assert not any(kept(both.store, card) for card in range(25))
     both.load()
@@ -212,8 +216,10 @@ def test_later_swipes_in_the_lake_are_not_loaded(both):
     day = good(both).filter(pa.array(times_of(good(both)) >= UNTIL - DAY))
     late = day.slice(0, 5).set_column(0, "swipe_id", pa.array(np.arange(5) + 4 * NEWEST))
     write_table(both.settings, TABLE, both.events, late)
+    both.forget()
     both.load()
     assert both.store.describe()["events_snapshot"] == before
+    assert any(kept(both.store, card) for card in range(25))
     assert not [key for card in range(25) for key in kept(both.store, card) if key >= 4 * NEWEST]
 
 
