@@ -1,6 +1,8 @@
 """From a request about an event to an answer, without a server, by a store on a real folder and by a real Redis."""
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from backends.histories import HistoryStore, open_histories
+from backends.settings import ROOT
 from bento.event_predictor import EventPredictor, predictor_of
 from bento.observing.watch import Watch
 from bento.predictor import Predictor
@@ -148,6 +151,14 @@ def test_the_answer_names_the_event_and_what_of_the_past_it_is_from(predictor):
         "7",
         predictor.scorer.sha256,
     )
+
+
+def test_the_page_for_users_shows_an_answer_as_it_is(predictor):
+    page = (ROOT / "docs" / "api.md").read_text()
+    _, _, shown = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL))
+    names = {KEY: "transaction_id", TIME: "occurred_at"}
+    answer = predictor.predict(swipe(1, 5, UNTIL))
+    assert [names.get(name, name) for name in answer] + ["request_id"] == list(shown)
 
 
 def test_an_unknown_entity_gets_the_declared_defaults_and_says_so(predictor):
