@@ -20,7 +20,7 @@ help: ## show this list
 setup: .venv/.installed ## install uv (in a private folder, if there is none) and the locked dependencies
 
 demo: setup ## the whole life of one model on made customers: ROWS=5000000, STAY=1 keeps the API running
-	@$(BIN)/tandem demo --rows $(ROWS) --examples $(EXAMPLES) $(if $(STAY),--stay)
+	@$(BIN)/tandem demo --model $(MODEL) $(if $(filter-out file,$(origin ROWS)),--rows $(ROWS)) --examples $(EXAMPLES) $(if $(STAY),--stay)
 
 demo-weeks: setup ## the demo's customers live on: drift is seen, retrains, is promoted, recovers (WEEKS=24, 5 minutes)
 	@$(BIN)/tandem demo-weeks --weeks $(WEEKS)

@@ -34,14 +34,17 @@ def _example(declaration: Declaration) -> dg.MetadataValue:
 def api_agrees_with_gold(declaration: Declaration) -> dg.AssetChecksDefinition:
     """Make the check that replays published customers over every protocol and compares float32 with float32."""
     key = dg.AssetKey([declaration.name, "api"])
+    asked = "customers of the newest Gold partition, by key and by features,"
+    if declaration.events:
+        asked = "events of the newest Gold partition, each with the history as of its time,"
 
     @dg.asset_check(
         asset=key,
         name="api_agrees_with_gold",
         additional_deps=[dg.AssetKey([declaration.name, "online_features"])],  # replay what was loaded last
         description=(
-            "1,000 customers of the newest Gold partition get the same float32 from the running service, by key and by "
-            "features: over /predict, /predict_many, and the Open Inference Protocol by REST and gRPC."
+            f"1,000 {asked} get the same float32 from the running service: over /predict, /predict_many, and the Open "
+            "Inference Protocol by REST and gRPC."
         ),
     )
     def _check(context: dg.AssetCheckExecutionContext, backends: dg.ResourceParam[Backends]) -> dg.AssetCheckResult:

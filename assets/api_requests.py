@@ -79,4 +79,10 @@ def _columns(declaration: Declaration) -> dict[str, str]:
         "model_sha256": "Digest of its ONNX file.",
         "requested_on": "The day, UTC, and the partition.",
         **{name: f"As it was scored. {text}" for name, text in feature_texts(declaration).items()},
+        **_of_events(declaration),
     }
+
+
+def _of_events(declaration: Declaration) -> dict[str, str]:
+    events = declaration.events
+    return {events.key: "The event, if the request named it.", events.time: "When it happened, UTC."} if events else {}

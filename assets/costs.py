@@ -15,6 +15,7 @@ from models.errors import ServiceUnreachableError
 if TYPE_CHECKING:
     from backends.lakehouse.reading import Snapshot
 
+ALONE = "the scoring alone: Dagster has no record of the run that published it"
 # What the service has counted when a report is made; the next one goes on from there.
 COUNTED_CPU, COUNTED_PREDICTIONS = "api_cpu_seconds_so_far", "api_predictions_so_far"
 
@@ -105,19 +106,20 @@ def _night(context: dg.AssetExecutionContext, backends: Backends, declaration: D
         raise dg.Failure(f"{table} has no published night of {day}. Materialize that partition of it first.")
     if "scoring_cpu_seconds" not in snapshot.properties:
         raise dg.Failure(f"When {day} of {table} was scored, its costs were not measured yet. Score it again.")
-    return _measured(snapshot, _facts_of_run(context.instance, declaration, day, snapshot))
+    return _measured(declaration, snapshot, _facts_of_run(context.instance, declaration, day, snapshot))
 
 
-def _measured(snapshot: "Snapshot", facts: dict[str, Any]) -> Measured:
+def _measured(declaration: Declaration, snapshot: "Snapshot", facts: dict[str, Any]) -> Measured:
     from models.audit import histogram_from_text
 
+    without = f", without counting {declaration.features_table}" if declaration.events else ""
     said, rows = snapshot.properties, int(histogram_from_text(snapshot.properties["score_histogram"]).sum())
     return Measured(
         Usage(rows, float(facts.get("cpu_seconds", said["scoring_cpu_seconds"]))),
         int(said["bytes_read"]),
         snapshot.bytes_added,
         facts.get("seconds"),
-        "the whole night" if facts else "the scoring alone: Dagster has no record of the run that published it",
+        f"the whole night{without}" if facts else ALONE,
     )
 
 

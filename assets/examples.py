@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from models.contract import Contract
 from models.declaration import Declaration
-from models.encoding import Encoded, check_columns, encode_arrow
+from models.encoding import Encoded, check_columns, encode_arrow, screen_arrow
 from models.errors import ColumnError
 
 if TYPE_CHECKING:
@@ -41,7 +41,19 @@ def read_examples(
             f"{declaration.name!r} names. Its columns: {', '.join(there)}."
         )
     others = [column for column in there if column in if_there and column not in columns]
-    return lake.read(examples.table, [*columns, *others], snapshot_id)
+    return _learnable(declaration, lake.read(examples.table, [*columns, *others], snapshot_id))
+
+
+def _learnable(declaration: Declaration, table: pa.Table) -> pa.Table:
+    """Leave out events that the contract refuses, which are never scored, and those whose outcome is not known yet."""
+    if not declaration.events:
+        return table
+    from models.training.fit import contract_of
+
+    kept = table.column(declaration.examples.label).is_valid().to_numpy()
+    for violation in screen_arrow(contract_of(declaration, "integer", ""), table).violations:
+        kept[violation.rows] = False
+    return table.filter(pa.array(kept))
 
 
 def held_out(

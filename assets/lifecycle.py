@@ -11,6 +11,7 @@ from assets.bento import bento
 from assets.champion import champion
 from assets.costs import costs
 from assets.drift import drift
+from assets.event_features import event_features
 from assets.online_features import online_features
 from assets.outcomes import outcomes
 from assets.predictions import predictions
@@ -27,6 +28,7 @@ def lifecycle(declaration: Declaration, store: str) -> dg.Definitions:
     """Return the model's whole life; `store` is the technology of the online features."""
     return dg.Definitions(
         assets=[
+            *([event_features(declaration)] if declaration.events else []),
             training_set(declaration),
             trained_model(declaration),
             quantized_model(declaration),

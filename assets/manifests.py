@@ -21,6 +21,7 @@ class TrainingSet(Manifest):
     snapshot_id: int
     rows: int
     entity_key_type: str
+    event_key_type: str = ""  # of a model of events
     population_snapshot: str = ""  # the population as it stood when the examples were pinned
 
 

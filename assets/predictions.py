@@ -11,6 +11,7 @@ from assets.metadata import common, picture, table_facts, table_key, tier
 from assets.resources import Backends
 from models.declaration import Declaration
 from models.errors import AuditError, Problem
+from models.event_rules import EVENT_DAY
 
 if TYPE_CHECKING:
     from backends.nights import Night, Published
@@ -32,7 +33,13 @@ AUDITS = {
 def partitions(declaration: Declaration) -> dg.DailyPartitionsDefinition:
     """Return the days that can be scored: from the first declared one up to today."""
     schedule = declaration.predictions
-    return dg.DailyPartitionsDefinition(schedule.first_day.isoformat(), timezone=schedule.timezone, end_offset=1)
+    today = 0 if declaration.scored_after else 1
+    return dg.DailyPartitionsDefinition(schedule.first_day.isoformat(), timezone=schedule.timezone, end_offset=today)
+
+
+def newest_day(declaration: Declaration, today: date) -> date:
+    """Return the newest day that can be scored: today, or for events the day that is over."""
+    return today - declaration.scored_after
 
 
 def predictions(declaration: Declaration) -> dg.AssetsDefinition:
@@ -42,12 +49,12 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        deps=[dg.AssetKey([name, "champion"]), table_key(declaration.population.table)],
+        deps=[dg.AssetKey([name, "champion"]), table_key(declaration.scored_table)],
         partitions_def=partitions(declaration),
         check_specs=specs,
         freshness_policy=ready_by(declaration),
         pool=declaration.predictions_table.replace(".", "_"),  # one writer per table
-        description=f"{_title(declaration)}. One row for each `{declaration.entity_key}` and day.",
+        description=f"{_title(declaration)}. One row for each `{declaration.row_key}` and day.",
         metadata={"dagster/table_name": declaration.predictions_table},
         tags=tier(declaration.predictions_table),
         **common(declaration, "iceberg", "onnx"),
@@ -62,9 +69,10 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
 
         registry = backends.registry()
         version = registry.champion(name)
-        population, day = declaration.population.table, date.fromisoformat(context.partition_key)
+        population, day = declaration.scored_table, date.fromisoformat(context.partition_key)
+        timezone = declaration.predictions.timezone
         with backends.lakehouse() as lake:
-            past = population_of_day(lake, population, day, declaration.predictions.timezone)
+            past = None if declaration.events else population_of_day(lake, population, day, timezone)
             night = Night(
                 population=population,
                 predictions=declaration.predictions_table,
@@ -76,6 +84,7 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
                 limits=Limits(declaration.gates.max_score_shift, declaration.gates.max_rejected_share),
                 dagster_run_id=context.op_execution_context.run_id,
                 population_snapshot=past.id if past else None,
+                day_column=EVENT_DAY if declaration.events else None,
             )
             try:
                 published = score_and_publish(lake, backends.engine(), night)
@@ -83,8 +92,9 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
                 yield from _check_results(error.problems, {})
                 raise dg.Failure(str(error), allow_retries=False) from error
             yield from _check_results([], _evidence(published))
-            table = declaration.predictions_table
-            about = table_facts(published.snapshot, lake.schema(table), lake.location(table), _columns(declaration))
+            table, threshold = declaration.predictions_table, night.scorer.contract.decision_threshold
+            columns = _columns(declaration, threshold)
+            about = table_facts(published.snapshot, lake.schema(table), lake.location(table), columns)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(f"{version.sha256[:16]}:{published.source.id}"),
             metadata=_facts(published, declaration, night) | about,
@@ -131,12 +141,12 @@ def _evidence(published: "Published") -> dict[str, dict[str, float]]:
     }
 
 
-def _columns(declaration: Declaration) -> dict[str, str]:
+def _columns(declaration: Declaration, threshold: float) -> dict[str, str]:
     name = declaration.name
     return {
-        declaration.entity_key: "The entity, once in each partition.",
+        declaration.row_key: "The event." if declaration.events else "The entity, once in each partition.",
         f"{name}_probability": declaration.description or f"The score of {name}, from 0 to 1.",
-        f"{name}_predicted": f"Whether the score reaches the threshold {declaration.decision_threshold:g}.",
+        f"{name}_predicted": f"Whether the score reaches the threshold {threshold:g}.",
         "model_version": "MLflow version of the champion that scored the row.",
         "model_sha256": "Digest of that version's ONNX file; the API answers with the same.",
         "scored_at": "When the run began, UTC.",
@@ -150,7 +160,7 @@ def _facts(published: "Published", declaration: Declaration, night: "Night") -> 
 
     report = published.report
     seconds = published.scoring_seconds + published.audit_seconds
-    chart = score_chart(report.tally.histogram, EDGES, declaration.decision_threshold)
+    chart = score_chart(report.tally.histogram, EDGES, night.scorer.contract.decision_threshold)
     return {
         "dagster/partition_row_count": report.rows,
         "model_version": night.version,

@@ -60,7 +60,7 @@ def judge(
     wanted = theirs.contract.features if theirs else {}
     table = read_examples(lake, declaration, candidate.training_set.snapshot_id, wanted)
     test = held_out(declaration, ours.contract, table, "test")
-    scores, threshold = ours.score(test.encoded), declaration.decision_threshold
+    scores, threshold = ours.score(test.encoded), ours.contract.decision_threshold
     contest = _contest(declaration, table, test.labels, scores, theirs)
     problems = candidate_verdict(declaration.gates, evaluate(test.labels, scores, threshold))
     if contest.gains:

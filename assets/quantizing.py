@@ -49,7 +49,7 @@ def quantize_and_compare(declaration: Declaration, table: pa.Table, floating: by
     calibration = held_out(declaration, before.contract, table, "calibration")
     test = held_out(declaration, before.contract, table, "test")
     int8 = _with_profile(quantize(floating, calibration.encoded), training_rows(declaration, before.contract, table))
-    after, threshold = Scorer(int8), declaration.decision_threshold
+    after, threshold = Scorer(int8), before.contract.decision_threshold
     scores = {"float32": before.score(test.encoded), "int8": after.score(test.encoded)}
     faster = speedup(after, before, test.encoded)
     if faster < 1:  # a busy machine may lie once

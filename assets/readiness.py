@@ -29,25 +29,28 @@ class Readiness:
         return " ".join([self.day.isoformat(), "ready" if self.ready else "late", *map(str, self.missed)])
 
 
-def judge(schedule: Predictions, champion_since: datetime, days: set[str], now: datetime) -> Readiness | None:
+def judge(
+    schedule: Predictions, champion_since: datetime, days: set[str], now: datetime, lag: timedelta = timedelta()
+) -> Readiness | None:
     """Return the readiness at a moment, `days` being those with predictions; None when nothing is due yet.
 
-    A day counts when there was a champion at its hour of scoring. Every time of day is one of the declared time zone.
+    A day counts when there was a champion at its hour of scoring. Every time of day is one of the declared time zone,
+    `lag` later than the day itself.
     """
     today = now.astimezone(ZoneInfo(schedule.timezone)).date()
     owed = [
         day
-        for day in (today - timedelta(days=back) for back in range(DAYS))
+        for day in (today - lag - timedelta(days=back) for back in range(DAYS))
         if day >= schedule.first_day
-        and _moment(schedule, day, schedule.score_at) >= champion_since
-        and _moment(schedule, day, schedule.ready_by) <= now
+        and _moment(schedule, day + lag, schedule.score_at) >= champion_since
+        and _moment(schedule, day + lag, schedule.ready_by) <= now
     ]
     if not owed:
         return None
     day, *earlier = owed
     ready = any(found >= day.isoformat() for found in days)  # today's may be there before it is due
     missed = tuple(one for one in (owed if ready else earlier) if one.isoformat() not in days)
-    return Readiness(day, _moment(schedule, day, schedule.ready_by), ready, missed)
+    return Readiness(day, _moment(schedule, day + lag, schedule.ready_by), ready, missed)
 
 
 def readiness(declaration: Declaration, instance: dg.DagsterInstance, now: datetime) -> Readiness | None:
@@ -56,7 +59,7 @@ def readiness(declaration: Declaration, instance: dg.DagsterInstance, now: datet
     if since is None:
         return None
     days = instance.get_materialized_partitions(table_key(declaration.predictions_table))
-    return judge(declaration.predictions, since, days, now)
+    return judge(declaration.predictions, since, days, now, declaration.scored_after)
 
 
 def evaluation(declaration: Declaration, found: Readiness, now: datetime) -> dg.AssetCheckEvaluation:
@@ -113,6 +116,6 @@ def _reason(declaration: Declaration, found: Readiness, now: datetime) -> str:
     hours, minutes = divmod(int((now - found.due).total_seconds()) // 60, 60)
     return (
         f"The predictions of {found.day} are not there, {hours} h {minutes} min after readers count on them ({by})."
-        f"{missed} See whether {declaration.population.table} arrived, and what the runs say; then materialize "
+        f"{missed} See whether {declaration.source_table} arrived, and what the runs say; then materialize "
         f"{address}."
     )

@@ -7,9 +7,11 @@ from backends.engines import Engine, engine_of
 from backends.settings import Settings
 
 if TYPE_CHECKING:
+    from backends.histories import HistoryStore
     from backends.lakehouse.catalog import Lakehouse
     from backends.online_store import OnlineStore
     from backends.registry import Registry
+    from models.contract import Contract
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class Backends:
         from backends.online_store import open_store
 
         return open_store(self.settings.online, model)
+
+    def histories(self, contract: "Contract") -> "HistoryStore":
+        """Open the histories of a model of events, in the same store."""
+        from backends.histories import open_histories
+
+        return open_histories(self.settings.online, contract)
 
     def engine(self) -> Engine:
         """Return the engine that maps functions over files."""

@@ -13,8 +13,10 @@ def source_tables(declarations: Sequence[Declaration]) -> list[dg.AssetSpec]:
     """Return one asset for each table that a declaration names, however many models share it."""
     described: dict[str, str] = {}
     for declaration in declarations:
-        described[declaration.population.table] = (
-            f"Today's state of every {declaration.entity_key}: what is scored each night."
+        described[declaration.source_table] = (
+            f"What happens to every {declaration.entity_key}: each row is scored."
+            if declaration.events
+            else f"Today's state of every {declaration.entity_key}: what is scored each night."
         )
         described[declaration.examples.table] = (
             f"Past rows with their outcome `{declaration.examples.label}`: what {declaration.name} learns from."
@@ -22,7 +24,8 @@ def source_tables(declarations: Sequence[Declaration]) -> list[dg.AssetSpec]:
     for declaration in declarations:
         text = f"Outcomes as they become known, `{declaration.examples.label}`: what {declaration.name} is measured by."
         described.setdefault(declaration.outcomes_table, text)
-    return [_table(table, text) for table, text in sorted(described.items())]
+    made = {declaration.features_table for declaration in declarations if declaration.events}
+    return [_table(table, text) for table, text in sorted(described.items()) if table not in made]
 
 
 def report_tables(backends: Backends, instance: dg.DagsterInstance, tables: Iterable[str]) -> None:

@@ -35,6 +35,7 @@ def trained_model(declaration: Declaration) -> dg.AssetsDefinition:
             declaration,
             examples,
             entity_key_type=training_set.entity_key_type,
+            event_key_type=training_set.event_key_type or None,
             training_snapshot=str(training_set.snapshot_id),
             dagster_run_id=context.op_execution_context.run_id,
             progress=context.log.info,

@@ -27,8 +27,11 @@ def training_set(declaration: Declaration) -> dg.AssetsDefinition:
         with backends.lakehouse() as lake:
             snapshot = lake.snapshot(declaration.examples.table)
             table = read_examples(lake, declaration, snapshot.id)
-            key_type = entity_key_type(lake.schema(declaration.population.table), declaration.entity_key)
-            population = lake.snapshot(declaration.population.table)
+            scored = lake.schema(declaration.scored_table)
+            key_type = entity_key_type(scored, declaration.entity_key)
+            event_key = declaration.events.key if declaration.events else None
+            event_key_type = entity_key_type(scored, event_key, "events.key") if event_key else ""
+            population = lake.snapshot(declaration.scored_table)
             location = lake.location(snapshot.table)
         split = split_examples(declaration, table)
         manifest = TrainingSet(
@@ -36,6 +39,7 @@ def training_set(declaration: Declaration) -> dg.AssetsDefinition:
             snapshot_id=snapshot.id,
             rows=table.num_rows,
             entity_key_type=key_type,
+            event_key_type=event_key_type,
             population_snapshot=str(population.id),
         )
         return dg.MaterializeResult(
@@ -48,6 +52,7 @@ def training_set(declaration: Declaration) -> dg.AssetsDefinition:
                 "iceberg_snapshot": str(snapshot.id),
                 "calibration_rows": len(split.calibration),
                 **split.description,
+                **({"left_out_rows": snapshot.rows - table.num_rows} if declaration.events else {}),
                 "dagster/table_name": snapshot.table,
                 "dagster/uri": location,
                 "dagster/column_schema": column_schema(table.schema, _columns(declaration)),

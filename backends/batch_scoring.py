@@ -19,7 +19,7 @@ from backends.gold_tables import PARTITION, part_schema, predictions_schema, rej
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.parts import Parts
 from backends.lakehouse.publishing import Staged, publish, stage, write_day
-from backends.lakehouse.reading import Plan, Reader, Share, Snapshot, partition_is
+from backends.lakehouse.reading import Filter, Plan, Reader, Share, Snapshot, partition_is
 from backends.night_drift import counter_for, drift_properties
 from backends.nights import Night, Published, published_nights
 from backends.repeated_keys import Ascending, KeyRange, follow_each_other, in_order, repeated_keys_of
@@ -48,15 +48,24 @@ Reason = TypeVar("Reason")
 
 
 def population_plan(
-    lake: Lakehouse, contract: Contract, table: str, snapshot_id: int | None, time_column: str | None = None
+    lake: Lakehouse,
+    contract: Contract,
+    table: str,
+    snapshot_id: int | None,
+    time_column: str | None = None,
+    where: Filter | None = None,
 ) -> Plan:
     """Pin the population and list its files; `ColumnError` before any row is read when a column does not fit."""
     schema = lake.schema(table)
     check_columns(contract, schema)
     _check_key(contract, schema, table)
     text = [name for name in contract.categories if pa.types.is_large_string(schema.field(name).type)]
-    columns = [contract.entity_key, *contract.features, *([time_column] if time_column else [])]
-    return lake.plan(table, columns, snapshot_id, dictionary_columns=text, ranges_of=[contract.entity_key])
+    keys = dict.fromkeys([contract.row_key, contract.entity_key])
+    columns = [*keys, *contract.features, *([time_column] if time_column else [])]
+    plan = lake.plan(table, columns, snapshot_id, dictionary_columns=text, where=where, ranges_of=[contract.row_key])
+    if where is None:
+        return plan
+    return replace(plan, snapshot=replace(plan.snapshot, rows=sum(file.rows for file in plan.files)))
 
 
 def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Published:
@@ -69,9 +78,12 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
     """
     contract, begun, cpu = night.scorer.contract, time.perf_counter(), engine.cpu_seconds
     _be_thrifty()
-    plan = population_plan(lake, contract, night.population, night.population_snapshot)
+    plan = population_plan(lake, contract, night.population, night.population_snapshot, where=night.where)
     if not plan.snapshot.rows:
-        raise LakehouseError(f"Population table {night.population!r} has no rows: there is nothing to score. Fill it.")
+        of_day = f" of {night.scored_on}" if night.day_column else ""
+        raise LakehouseError(
+            f"Population table {night.population!r} has no rows{of_day}: there is nothing to score. Fill it."
+        )
     _ensure_table(lake, contract, night.predictions, predictions_schema(contract), "predictions.table")
     _ensure_table(lake, contract, night.rejects, rejects_schema(contract), "predictions.rejects")
     staged, written = _score_and_stage(lake, engine, night, plan)
@@ -105,7 +117,7 @@ def _be_thrifty() -> None:
 
 def _score_and_stage(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) -> tuple[Staged, list[ScoredPart]]:
     contract, cpu = night.scorer.contract, engine.cpu_seconds
-    distinct, counter = [contract.entity_key, contract.output], counter_for(night.scorer, plan.snapshot.rows)
+    distinct, counter = [contract.row_key, contract.output], counter_for(night.scorer, plan.snapshot.rows)
     with lake.parts(night.predictions, _folder(night), part_schema(contract), distinct) as parts:
         written = _score(lake, engine, night, plan, parts, counter)
         properties = {
@@ -124,9 +136,9 @@ def _score(
     lake: Lakehouse, engine: Engine, night: Night, plan: Plan, parts: Parts, counter: BinCounter | None
 ) -> list[ScoredPart]:
     """Write the parts, and commit the rejects: they are for people to look at, whatever becomes of the night."""
-    contract, key = night.scorer.contract, night.scorer.contract.entity_key
+    contract, key = night.scorer.contract, night.scorer.contract.row_key
     table, at, beside = night.population, plan.snapshot.id, night.predictions
-    repeated_keys = partial(repeated_keys_of, lake, engine, table, key, at, beside=beside)
+    repeated_keys = partial(repeated_keys_of, lake, engine, table, key, at, beside=beside, where=night.where)
     sorted_plan = in_order(plan, key)
     with lake.parts(night.rejects, _folder(night), rejects_schema(contract), [key]) as rejects:
         scoring = Scoring(
@@ -207,7 +219,7 @@ def _lineage(night: Night, source: Snapshot) -> dict[str, str]:
 
 def _audit(lake: Lakehouse, engine: Engine, night: Night, staged: Staged, expected: Expected) -> AuditReport:
     """Read the staged rows back as a reader would, and audit them."""
-    key, score = night.scorer.contract.entity_key, night.scorer.contract.output
+    key, score = night.scorer.contract.row_key, night.scorer.contract.output
     day, at = partition_is(PARTITION, night.scored_on), staged.snapshot.id
     rows = lake.plan(night.predictions, [key, score], at, where=day)
     found = engine.map(partial(count_share, rows.reader, key, score), rows.shares(SHARES_A_SLOT * engine.slots))
@@ -267,9 +279,13 @@ def _ensure_table(lake: Lakehouse, contract: Contract, table: str, schema: pa.Sc
 
 
 def _check_key(contract: Contract, schema: pa.Schema, table: str) -> None:
-    found = entity_key_type(schema, contract.entity_key)
-    if found != contract.entity_key_type:
-        raise ColumnError(
-            f"The entity key {contract.entity_key!r} of table {table!r} is now of type {found}, but the champion of "
-            f"{contract.model!r} was made for {contract.entity_key_type}. Mend the table, or train again."
-        )
+    keys = {contract.entity_key: ("entity", contract.entity_key_type)}
+    if contract.events:
+        keys[contract.events.key] = ("event", contract.events.key_type)
+    for key, (what, expected) in keys.items():
+        found = entity_key_type(schema, key, "events.key" if what == "event" else "entity_key")
+        if found != expected:
+            raise ColumnError(
+                f"The {what} key {key!r} of table {table!r} is now of type {found}, but the champion of "
+                f"{contract.model!r} was made for {expected}. Mend the table, or train again."
+            )

@@ -12,7 +12,7 @@ def predictions_schema(contract: Contract) -> pa.Schema:
     """Return the Gold table's columns."""
     return pa.schema(
         [
-            (contract.entity_key, KEY_TYPES[contract.entity_key_type]),
+            (contract.row_key, KEY_TYPES[contract.row_key_type]),
             (contract.output, pa.float32()),
             (f"{contract.model}_predicted", pa.bool_()),
             ("model_version", pa.int32()),
@@ -34,7 +34,7 @@ def rejects_schema(contract: Contract) -> pa.Schema:
     """Return the columns of the table of rejects: one row for each value that was refused."""
     return pa.schema(
         [
-            (contract.entity_key, KEY_TYPES[contract.entity_key_type]),
+            (contract.row_key, KEY_TYPES[contract.row_key_type]),
             ("column", pa.string()),
             ("reason", pa.string()),
             ("value", pa.string()),

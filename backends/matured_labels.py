@@ -125,10 +125,10 @@ def _check(lake: Lakehouse, declaration: Declaration, key_type: pa.DataType) -> 
             f"The declaration of {declaration.name!r} names no time column, so the day of an outcome is not known. "
             f"Name one as `examples.time`. The table is {table!r}. {there}"
         )
-    wanted = (declaration.entity_key, examples.time, examples.label)
+    wanted = (declaration.row_key, examples.time, examples.label)
     if missing := [name for name in wanted if name not in schema.names]:
         raise ColumnError(
-            f"Table {table!r} has no column {', '.join(map(repr, missing))}: outcomes need the entity key, the time "
+            f"Table {table!r} has no column {', '.join(map(repr, missing))}: outcomes need the key, the time "
             f"and the label, named as in `examples`. Add it, or name another table as `outcomes.table`. {there}"
         )
     kind = schema.field(examples.time).type
@@ -136,10 +136,10 @@ def _check(lake: Lakehouse, declaration: Declaration, key_type: pa.DataType) -> 
         raise ColumnError(
             f"Column {examples.time!r} of table {table!r} has type {kind}: make it a date or a timestamp."
         )
-    found = schema.field(declaration.entity_key).type
+    found = schema.field(declaration.row_key).type
     if pa.types.is_integer(found) != pa.types.is_integer(key_type):
         raise ColumnError(
-            f"The key {declaration.entity_key!r} of table {table!r} has type {found}, but {key_type} in "
+            f"The key {declaration.row_key!r} of table {table!r} has type {found}, but {key_type} in "
             f"{declaration.predictions_table!r}: no row of one is a row of the other. Mend the table."
         )
 
@@ -147,7 +147,7 @@ def _check(lake: Lakehouse, declaration: Declaration, key_type: pa.DataType) -> 
 def _batches(lake: Lakehouse, declaration: Declaration, first: date, last: date) -> Iterator[pa.RecordBatch]:
     """Stream what the table has of the days, and perhaps of those beside them."""
     time_column = declaration.examples.time or ""
-    columns = [declaration.entity_key, time_column, declaration.examples.label]
+    columns = [declaration.row_key, time_column, declaration.examples.label]
     where = _about(time_column, lake.schema(declaration.outcomes_table).field(time_column).type, first, last)
     plan = lake.plan(declaration.outcomes_table, columns, where=where)
     for file in plan.files:
@@ -174,7 +174,7 @@ def _as_labels(
     label = batch.column(examples.label)
     if pa.types.is_floating(label.type):
         label = pc.if_else(pc.is_nan(label), None, label)
-    return pa.table({KEY: batch.column(declaration.entity_key).cast(key_type), DAY: days, LABEL: label}).filter(wanted)
+    return pa.table({KEY: batch.column(declaration.row_key).cast(key_type), DAY: days, LABEL: label}).filter(wanted)
 
 
 def local_days(times: pa.Array, timezone: str) -> pa.Array:

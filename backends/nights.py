@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.night_tags import DAY
-from backends.lakehouse.reading import Snapshot
+from backends.lakehouse.reading import Filter, Snapshot, partition_is
 from models.audit import AuditReport, Limits
 from models.errors import SnapshotNotFoundError, TableNotFoundError
 from models.scoring import Scorer
@@ -26,6 +26,12 @@ class Night:
     limits: Limits
     dagster_run_id: str = ""
     population_snapshot: int | None = None  # None reads the current one
+    day_column: str | None = None  # the partition of the day alone is scored; None scores the whole population
+
+    @property
+    def where(self) -> Filter | None:
+        """Which rows of the population are scored; None for all of them."""
+        return partition_is(self.day_column, self.scored_on) if self.day_column else None
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Published:
     """One published night, in figures."""
 
     snapshot: Snapshot
-    source: Snapshot
+    source: Snapshot  # its `rows` are those that were to be scored
     report: AuditReport
     positives: int
     parts: int

@@ -90,10 +90,10 @@ def realised_outcomes(lake: Lakehouse, engine: Engine, declaration: Declaration,
     Errors are those of `matured_labels`, and `TableNotFoundError` without a Gold table.
     """
     first, last = window(declaration, today)
-    table, key = declaration.predictions_table, declaration.entity_key
+    table, key = declaration.predictions_table, declaration.row_key
     gold = lake.schema(table)
     if key not in gold.names:
-        raise LakehouseError(f"Table {table!r} has no column {key!r}: it was made for another `entity_key`.")
+        raise LakehouseError(f"Table {table!r} has no column {key!r}: it was made for another key.")
     matured = matured_labels(lake, declaration, first, last, gold.field(key).type)
     shown = publications_shown(lake, table, {day: ready_at(declaration, day) for day in matured.days})
     honest = {day for day, night in shown.items() if not _could_know(lake, declaration, day, night)}
@@ -119,7 +119,8 @@ def version_in_service(lake: Lakehouse, declaration: Declaration, today: date) -
 def ready_at(declaration: Declaration, day: date) -> datetime:
     """Return the moment at which readers count on a day's predictions."""
     hour, minute = map(int, declaration.predictions.ready_by.split(":"))
-    return datetime.combine(day, time(hour, minute), ZoneInfo(declaration.predictions.timezone))
+    on = day + declaration.scored_after
+    return datetime.combine(on, time(hour, minute), ZoneInfo(declaration.predictions.timezone))
 
 
 # --- what may be judged ---------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def _could_know(lake: Lakehouse, declaration: Declaration, day: date, night: Pub
     """Tell whether a night was made up for so late that its model may have learned from the outcomes of the day."""
     zone = ZoneInfo(declaration.predictions.timezone)
     published = night.snapshot.committed_at.astimezone(zone).date()
-    if published <= day + timedelta(days=declaration.outcomes.after_days):
+    if published <= day + max(timedelta(days=declaration.outcomes.after_days), declaration.scored_after):
         return False
     learned = _newest_example(lake, declaration, night.snapshot.properties.get("training_snapshot", ""))
     return learned is None or learned >= day
@@ -137,13 +138,14 @@ def _could_know(lake: Lakehouse, declaration: Declaration, day: date, night: Pub
 
 def _newest_example(lake: Lakehouse, declaration: Declaration, snapshot: str) -> date | None:
     """Return the day of the newest example that a model may have learned from; None where that cannot be said."""
-    column = declaration.examples.time or ""
+    column, label = declaration.examples.time or "", declaration.examples.label
     try:
-        plan = lake.plan(declaration.examples.table, [column], int(snapshot))
+        plan = lake.plan(declaration.examples.table, [column, label], int(snapshot))
     except (LakehouseError, ValueError):  # expired meanwhile, or not known
         return None
     zone = declaration.predictions.timezone
-    newest = (pc.max(local_days(batch.column(column), zone)).as_py() for batch in _all_batches(plan))
+    known = (batch.filter(batch.column(label).is_valid()) for batch in _all_batches(plan))
+    newest = (pc.max(local_days(batch.column(column), zone)).as_py() for batch in known)
     return max((day for day in newest if day is not None), default=None)
 
 
@@ -162,7 +164,7 @@ class WantedDay:
 
 
 def _wanted(lake: Lakehouse, declaration: Declaration, day: date, labels: LabelsOfDay, night: Publication) -> WantedDay:
-    columns = [declaration.entity_key, f"{declaration.name}_probability"]
+    columns = [declaration.row_key, f"{declaration.name}_probability"]
     plan = lake.plan(declaration.predictions_table, columns, night.snapshot.id, where=partition_is(PARTITION, day))
     return WantedDay(day, int(night.snapshot.properties["model_version"]), labels, plan, night.original)
 

@@ -31,8 +31,10 @@ class Accepted:
 
 def accept(contract: Contract, batch: pa.RecordBatch, repeated: pa.Array) -> Accepted:
     """Encode a batch and take out the rows that the contract refuses, and those whose key is null or in `repeated`."""
-    screened, keys = screen_arrow(contract, batch), batch.column(contract.entity_key)
-    violations = [*key_violations(contract.entity_key, keys, repeated), *screened.violations]
+    screened, keys = screen_arrow(contract, batch), batch.column(contract.row_key)
+    violations = [*key_violations(contract.row_key, keys, repeated), *screened.violations]
+    if contract.events:  # whose it is says whose history counts
+        violations += key_violations(contract.entity_key, batch.column(contract.entity_key), repeated[:0])
     if not violations:
         return Accepted(keys, screened.encoded, [], screened.unseen)
     kept = np.ones(batch.num_rows, np.bool_)

@@ -76,7 +76,7 @@ def predictions(night: Scoring, accepted: Accepted) -> pa.RecordBatch:
     scores = night.scorer.score(accepted.encoded)
     lineage = night.lineage if rows <= BATCH_ROWS else _lineage(night, rows)
     columns = [
-        accepted.keys.cast(KEY_TYPES[contract.entity_key_type]),
+        accepted.keys.cast(KEY_TYPES[contract.row_key_type]),
         pa.array(scores),
         pa.array(night.scorer.decide(scores)),
         *(column.slice(0, rows) for column in lineage),
@@ -122,7 +122,7 @@ class _Tally:
             self.bins += night.counter.count(accepted.encoded, scores, before=self.rows)
         self.rows += len(out)
         self.rejected += batch.num_rows - len(out)
-        self.keys.add(batch.column(night.scorer.contract.entity_key))
+        self.keys.add(batch.column(night.scorer.contract.row_key))
         self.positives += out.column(2).true_count
         self.histogram += histogram_of(scores)
         for name, count in accepted.unseen.items():

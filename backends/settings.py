@@ -186,6 +186,11 @@ class Settings(BaseSettings):
         return self.home / "dagster"
 
     @property
+    def scratch(self) -> Path:
+        """Where what does not fit into memory is for a while."""
+        return self.home / "scratch"
+
+    @property
     def bentoml_home(self) -> Path:
         """BentoML's own folder: the built Bentos."""
         return self.home / "bentoml"

@@ -71,12 +71,12 @@ def _records(backends: Backends, lake: Lakehouse, declaration: Declaration) -> l
     version = registry.champion(declaration.name)
     champion = Scorer(registry.read_version(version), version.sha256)
     floating = _float_twin(backends, declaration.name, version.mlflow_run_id)
-    plan = population_plan(lake, champion.contract, declaration.population.table, None)
+    plan = population_plan(lake, champion.contract, declaration.scored_table, None)
     batches = [batch for _, batch in zip(range(2), plan.batches(plan.files[0]), strict=False)]
     batch = pa.Table.from_batches(batches).slice(0, KERNEL_ROWS)
     encoded, rows = encode_arrow(champion.contract, batch), batch.num_rows
     night = Night(
-        population=declaration.population.table,
+        population=declaration.scored_table,
         predictions=SCRATCH,
         rejects=f"{SCRATCH}_rejects",
         scorer=champion,
@@ -114,7 +114,7 @@ def _float_twin(backends: Backends, model: str, run_id: str) -> Scorer:
 def _lookups(backends: Backends, declaration: Declaration, scorer: Scorer, rows: int) -> Record:
     store = backends.online_store(declaration.name)
     with backends.lakehouse() as lake:
-        plan = lake.plan(declaration.population.table, [declaration.entity_key])
+        plan = lake.plan(declaration.scored_table, [declaration.entity_key])
         keys = next(plan.batches(plan.files[-1])).column(0).to_pylist()
     drawn = [keys[i] for i in np.random.default_rng(0).integers(0, len(keys), LOOKUPS)]
 

@@ -68,7 +68,8 @@ def document_of(predictor: Predictor, description: str, version: str) -> Documen
     ]
     _, definitions = models_json_schema(bodies, ref_template=REFERENCE)
     schemas = definitions["$defs"]
-    schemas["PredictRequest"]["anyOf"] = _enough(contract)
+    if not contract.events:  # else what is needed is needed in any case
+        schemas["PredictRequest"]["anyOf"] = _enough(contract)
     return Document(
         {
             "openapi": "3.1.0",
@@ -102,6 +103,11 @@ def _enough(contract: Contract) -> list[dict[str, Any]]:
 
 def _paths(contract: Contract) -> dict[str, Any]:
     one = f"Score one {contract.entity_key}: by the key, by features, or by both. Errors name the field and the remedy."
+    if contract.events:
+        one = (
+            f"Score one event with the history of its {contract.entity_key}, and record it, so that the next one sees "
+            "it. What is refused leaves no trace. Errors name the field and the remedy."
+        )
     many = (
         f"Score up to {contract.api.batch_limit} rows with one trip to the store and one call of the model. What is "
         "wrong with a row stands in that row's place; the others are scored."

@@ -4,10 +4,10 @@ One row and many go the same way: read each request, one trip to the store, one 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -32,8 +32,23 @@ UNKNOWN = [NOT_A_TIME]
 Outcome = dict[str, Any] | TandemError
 
 
+class HasFeatures(Protocol):
+    """A request that brings features along, whatever else it asks."""
+
+    @property
+    def row(self) -> int:
+        """Position in the call."""
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """Values by feature name."""
+
+
+Brought = TypeVar("Brought", bound=HasFeatures)
+
+
 @dataclass(frozen=True, slots=True)
-class _Call:
+class Call:
     """One call on its way: what is answered already, and what is not."""
 
     place: str
@@ -67,9 +82,13 @@ class Predictor:
     """One model's scorer, online store and lineage. Safe to share between threads."""
 
     def __init__(self, scorer: Scorer, store: OnlineStore, lineage: Lineage) -> None:
+        self._begin(scorer, lineage)
+        self.store = store
+        self._reader = RequestReader(self.contract)
+
+    def _begin(self, scorer: Scorer, lineage: Lineage) -> None:
         self.scorer = scorer
         self.contract = scorer.contract
-        self.store = store
         self.lineage = lineage
         self.facts: dict[str, Any] = {
             "threshold": self.contract.decision_threshold,
@@ -78,7 +97,11 @@ class Predictor:
             "model_sha256": scorer.sha256,
         }
         self._oldest = round(self.contract.api.max_feature_age_hours * 3_600_000)  # milliseconds
-        self._reader = RequestReader(self.contract)
+        self._asks_for = self.contract  # what a request may bring
+
+    def online_facts(self) -> dict[str, str]:
+        """Return where the online features come from; `OnlineStoreError` when there are none."""
+        return self.store.describe()
 
     def warm_up(self) -> None:
         """Score one row of zeros, so that the first request finds everything allocated."""
@@ -90,7 +113,7 @@ class Predictor:
 
         Whether anybody has the key that is asked for does not matter.
         """
-        packed_for = self.store.describe().get("contract_fingerprint")
+        packed_for = self.online_facts().get("contract_fingerprint")
         if packed_for not in (None, self.contract.fingerprint.hex()):
             model = self.contract.model
             raise StoreMismatchError(
@@ -113,29 +136,35 @@ class Predictor:
         """Do as `predict`, while the event loop serves others when the store has to wait for a network."""
         return self._only(await self._outcomes_async([request], "", watch))
 
-    def predict_many(self, requests: Sequence[Any], watch: Watch | None = None) -> list[Outcome]:
+    def predict_many(self, requests: Sequence[Any], watch: Watch | None = None, whole: bool = False) -> list[Outcome]:
         """Score requests as `predict` does; what it would raise for one of them stands in that one's place.
 
+        With `whole`, one that is refused before the store is asked keeps all of them from it.
         Fields in those errors have `[row]` behind their names. Raises `ValueRejectedError` when there are no requests
         or more than the contract's `api.batch_limit`, and `OnlineStoreError` when a row needs a store that cannot
         answer.
         """
-        return [o if isinstance(o, TandemError) else o | self.facts for o in self.predict_rows(requests, watch)]
-
-    async def predict_many_async(self, requests: Sequence[Any], watch: Watch | None = None) -> list[Outcome]:
-        """Do as `predict_many`, while the event loop serves others when the store has to wait for a network."""
-        outcomes = await self.predict_rows_async(requests, watch)
+        outcomes = self.predict_rows(requests, watch, whole)
         return [o if isinstance(o, TandemError) else o | self.facts for o in outcomes]
 
-    def predict_rows(self, requests: Sequence[Any], watch: Watch | None = None) -> list[Outcome]:
+    async def predict_many_async(
+        self, requests: Sequence[Any], watch: Watch | None = None, whole: bool = False
+    ) -> list[Outcome]:
+        """Do as `predict_many`, while the event loop serves others when the store has to wait for a network."""
+        outcomes = await self.predict_rows_async(requests, watch, whole)
+        return [o if isinstance(o, TandemError) else o | self.facts for o in outcomes]
+
+    def predict_rows(self, requests: Sequence[Any], watch: Watch | None = None, whole: bool = False) -> list[Outcome]:
         """Do as `predict_many`, but leave out of each answer what is the same for all of them, `facts`."""
         self._check_number(requests)
-        return self._outcomes(requests, "[{}]", watch)
+        return self._outcomes(requests, "[{}]", watch, whole)
 
-    async def predict_rows_async(self, requests: Sequence[Any], watch: Watch | None = None) -> list[Outcome]:
+    async def predict_rows_async(
+        self, requests: Sequence[Any], watch: Watch | None = None, whole: bool = False
+    ) -> list[Outcome]:
         """Do as `predict_rows`, while the event loop serves others when the store has to wait for a network."""
         self._check_number(requests)
-        return await self._outcomes_async(requests, "[{}]", watch)
+        return await self._outcomes_async(requests, "[{}]", watch, whole)
 
     def _check_number(self, requests: Sequence[Any]) -> None:
         limit = self.contract.api.batch_limit
@@ -151,20 +180,35 @@ class Predictor:
             raise outcome
         return outcome | self.facts
 
-    def _outcomes(self, requests: Sequence[Any], place: str, watch: Watch | None) -> list[Outcome]:
-        """Answer each request; `place` says how a row's number is written behind a field's name."""
+    def _outcomes(
+        self,
+        requests: Sequence[Any],
+        place: str,
+        watch: Watch | None,
+        whole: bool = False,  # noqa: ARG002
+    ) -> list[Outcome]:
+        """Answer each request; `place` says how a row's number is written behind a field's name.
+
+        A store that is only read has nothing to lose, whatever `whole` says.
+        """
         call = self._opened(requests, place, watch or Watch())
         vectors = self.store.get_many(self.contract, call.keys) if call.keys else None
         return self._closed(call, vectors)
 
-    async def _outcomes_async(self, requests: Sequence[Any], place: str, watch: Watch | None) -> list[Outcome]:
+    async def _outcomes_async(
+        self,
+        requests: Sequence[Any],
+        place: str,
+        watch: Watch | None,
+        whole: bool = False,  # noqa: ARG002
+    ) -> list[Outcome]:
         call = self._opened(requests, place, watch or Watch())
         vectors = await self.store.get_many_async(self.contract, call.keys) if call.keys else None
         return self._closed(call, vectors)
 
-    def _opened(self, requests: Sequence[Any], place: str, watch: Watch) -> _Call:
+    def _opened(self, requests: Sequence[Any], place: str, watch: Watch) -> Call:
         """Read requests as far as possible without the store."""
-        call = _Call(place, {}, [], [], watch)
+        call = Call(place, {}, [], [], watch)
         for row, request in enumerate(requests):
             try:
                 asked = self._reader.read(row, request)
@@ -175,7 +219,7 @@ class Predictor:
         watch.mark("parse")
         return call
 
-    def _closed(self, call: _Call, vectors: Vectors | None) -> list[Outcome]:
+    def _closed(self, call: Call, vectors: Vectors | None) -> list[Outcome]:
         """Return the outcome of each request, now that the store has answered."""
         if vectors is not None:
             call.watch.mark("lookup")
@@ -187,15 +231,15 @@ class Predictor:
             times = vectors.event_times.astype(np.int64).tolist()
             parts.insert(0, _changed(vectors.rows, found))
         if found or brought:
-            self._score(call, _Ready(found + brought, _joined(parts), times + UNKNOWN * len(brought)))
+            self._score(call, _Ready(found + brought, Encoded.joined(parts), times + UNKNOWN * len(brought)))
         return [call.outcomes[row] for row in range(len(call.outcomes))]
 
-    def _encoded(self, call: _Call, asked: list[Asked]) -> tuple[list[Asked], list[Encoded]]:
+    def _encoded(self, call: Call, asked: list[Brought]) -> tuple[list[Brought], list[Encoded]]:
         """Encode rows that bring all features, as many at once as fit the contract; return those that do."""
         if not asked:
             return [], []
         try:
-            return asked, [encode_rows(self.contract, [one.given for one in asked])]
+            return asked, [encode_rows(self._asks_for, [one.given for one in asked])]
         except ValueRejectedError as error:
             if len(asked) == 1:
                 call.refuse(asked[0].row, error)
@@ -204,7 +248,7 @@ class Predictor:
         (left, left_rows), (right, right_rows) = self._encoded(call, asked[:half]), self._encoded(call, asked[half:])
         return left + right, left_rows + right_rows
 
-    def _found(self, call: _Call, vectors: Vectors) -> list[Asked]:
+    def _found(self, call: Call, vectors: Vectors) -> list[Asked]:
         """Return who is in the store, in the order of the vectors."""
         if not vectors.missing:
             return call.looked_up
@@ -214,7 +258,7 @@ class Predictor:
             call.outcomes[asked.row] = self._not_found(asked, call.place)
         return [asked for i, asked in enumerate(call.looked_up) if i not in gone]
 
-    def _score(self, call: _Call, ready: _Ready) -> None:
+    def _score(self, call: Call, ready: _Ready) -> None:
         """Answer the rows that are ready."""
         scored = self.scorer.score(ready.rows)
         scores, decisions = scored.tolist(), self.scorer.decide(scored).tolist()
@@ -228,9 +272,9 @@ class Predictor:
         for one, score, decision, event_time, stale in zip(
             ready.asked, scores, decisions, ready.event_times, stales, strict=True
         ):
-            as_of = None if event_time == NOT_A_TIME else _iso(event_time)
+            as_of = None if event_time == NOT_A_TIME else iso(event_time)
             if stale and refuse:
-                call.outcomes[one.row] = self._too_old(one, as_of)
+                call.outcomes[one.row] = self._too_old(one.key, as_of)
                 continue
             answer: dict[str, Any] = {} if one.key is None else {self.contract.entity_key: one.key}
             answer["probability"] = score  # a float64 holds every float32, and JSON every float64
@@ -248,15 +292,15 @@ class Predictor:
         problem = Problem(name + place.format(asked.row), asked.key, "has no online features", remedy)
         return EntityNotFoundError(f"No online features for {name} {asked.key!r}. {remedy}", [problem])
 
-    def _too_old(self, asked: Asked, as_of: str | None) -> OnlineStoreError:
+    def _too_old(self, key: Key | None, as_of: str | None) -> OnlineStoreError:
         return OnlineStoreError(
-            f"The features of {self.contract.entity_key} {asked.key!r} are as of {as_of}, older than "
+            f"The features of {self.contract.entity_key} {key!r} are as of {as_of}, older than "
             f"{self.contract.api.max_feature_age_hours:g} hours. Materialize {self.contract.model}/online_features."
         )
 
 
 @lru_cache(maxsize=4096)
-def _iso(event_time: int) -> str:
+def iso(event_time: int) -> str:
     """Return milliseconds since 1970 as UTC in ISO 8601; customers of one night often share their time."""
     return str(np.datetime_as_string(np.datetime64(event_time, "ms"), timezone="UTC"))
 
@@ -270,9 +314,3 @@ def _changed(rows: Encoded, asked: Sequence[Asked]) -> Encoded:
         for change in one.changes:
             (numbers if change.numeric else categories)[i, change.column] = change.value
     return Encoded(numbers, categories)
-
-
-def _joined(rows: Sequence[Encoded]) -> Encoded:
-    if len(rows) == 1:
-        return rows[0]
-    return Encoded(np.concatenate([r.numbers for r in rows]), np.concatenate([r.categories for r in rows]))

@@ -132,7 +132,7 @@ class Rest:
         predictor = self._predictor
         online: dict[str, str] | None
         try:
-            online = predictor.store.describe()
+            online = predictor.online_facts()
         except OnlineStoreError:
             online = None
         return {**predictor.lineage.model_dump(), **self._around, "online_features": online}

@@ -10,22 +10,45 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from backends.vectors import MAX_KEY_BYTES
-from models.contract import CategoryFeature, Contract, Feature, NumberFeature
+from models.contract import CategoryFeature, Contract, Events, Feature, NumberFeature
 
 FEATURES = "features"  # in a request: values by feature name
+RECORD = "record"  # and whether the event is to be recorded
 
 Described = dict[str, tuple[Any, str, bool]]  # name -> (type, description, whether it may be left out)
 
 
 def request_model(contract: Contract) -> type[BaseModel]:
-    """Return the type of one request: an entity key, features, or both."""
+    """Return the type of one request: an entity key, features, or both; for a model of events, an event."""
+    if contract.events:
+        return _event_model(contract)
     known = "With a key, those left out come from the online store; without one, they are missing."
     features = {name: (_type(feature), _text(feature), True) for name, feature in contract.features.items()}
     described = {
-        contract.entity_key: (_key_type(contract) | None, "Whom to score.", True),
+        contract.entity_key: (_key_type(contract.entity_key_type) | None, "Whom to score.", True),
         FEATURES: (_model("Features", known, features) | None, f"Features to score. {known}", True),
     }
     return _model("PredictRequest", f"What {contract.model} is to score.", described)
+
+
+def _event_model(contract: Contract) -> type[BaseModel]:
+    events, asked = contract.events, contract.asked.features
+    assert events is not None
+    features = {name: (_type(f), _text(f, "Needed."), f.missing) for name, f in asked.items()}
+    again = "The same key again is the same event: it gets the same answer, and is recorded once."
+    now = "When it happened; without a zone, UTC. Now, if it is left out."
+    described: Described = {
+        contract.entity_key: (_key_type(contract.entity_key_type), "Who did it: whose history counts.", False),
+        events.key: (_key_type(events.key_type) | None, f"Which event it is. {again}", True),
+        events.time: (datetime | int | None, f"{now} A number is in microseconds since 1970.", True),
+        FEATURES: (_model("Features", "What the event is.", features), "Its features.", _all_may_be_missing(features)),
+        RECORD: (bool, "False only asks: nothing is added to the history. True, if it is left out.", True),
+    }
+    return _model("PredictRequest", f"What {contract.model} is to score.", described)
+
+
+def _all_may_be_missing(features: Described) -> bool:
+    return all(optional for _, _, optional in features.values())
 
 
 def requests_model(contract: Contract) -> type[BaseModel]:
@@ -70,12 +93,38 @@ def failure_model() -> type[BaseModel]:
 
 def _scored(contract: Contract) -> Described:
     limit = f"{contract.api.max_feature_age_hours:g} hours"
+    if contract.events:
+        return _scored_event(contract.events, contract.entity_key, _key_type(contract.entity_key_type), limit)
     return {
-        contract.entity_key: (_key_type(contract), "The key of the request, if it had one.", True),
-        "probability": (float, "The score. Read as float32 it has exactly the bits of the nightly score.", False),
-        "decision": (bool, "Whether the probability reaches the threshold.", False),
+        contract.entity_key: (_key_type(contract.entity_key_type), "The key of the request, if it had one.", True),
+        **_score(),
         "features_as_of": (datetime | None, "Event time of the features from the online store.", False),
         "features_stale": (bool, f"Whether those are older than {limit}.", False),
+    }
+
+
+def _scored_event(events: Events, entity: str, entity_type: Any, limit: str) -> Described:
+    return {
+        entity: (entity_type, "Who did it.", False),
+        events.key: (_key_type(events.key_type), "The key of the event, if the request had one.", True),
+        events.time: (datetime, "When it happened.", False),
+        **_score(),
+        "features_as_of": (datetime, "Up to when all events of the lake are in the histories.", False),
+        "features_stale": (bool, f"Whether that is longer ago than {limit}.", False),
+        "history_events": (int, "How many earlier events of the longest window the score is from.", False),
+        "history_complete": (bool, "Whether all that the score looks at was still remembered.", False),
+        "known_entity": (
+            bool,
+            "Whether an earlier event is known; without one the features have their defaults.",
+            False,
+        ),
+    }
+
+
+def _score() -> Described:
+    return {
+        "probability": (float, "The score. Read as float32 it has exactly the bits of the nightly score.", False),
+        "decision": (bool, "Whether the probability reaches the threshold.", False),
     }
 
 
@@ -129,16 +178,16 @@ def _type(feature: Feature) -> Any:
     return kind | None if feature.missing else kind
 
 
-def _text(feature: Feature) -> str:
+def _text(feature: Feature, needed: str = "Needed without a key.") -> str:
     known = (
         f"Known values: {', '.join(feature.values)}; others count as unseen."
         if isinstance(feature, CategoryFeature)
         else ""
     )
-    return " ".join(filter(None, (feature.description, known, "" if feature.missing else "Needed without a key.")))
+    return " ".join(filter(None, (feature.description, known, "" if feature.missing else needed)))
 
 
-def _key_type(contract: Contract) -> Any:
-    if contract.entity_key_type == "integer":
+def _key_type(kind: str) -> Any:
+    if kind == "integer":
         return Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
     return Annotated[str, Field(min_length=1, max_length=MAX_KEY_BYTES)]

@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backends.online_store import open_store
 from backends.settings import Settings, quiet
 from bento import rest
 from bento.building.image import service_image
+from bento.event_predictor import predictor_of
 from bento.failures import refusal
 from bento.lineage import MODEL_FILE, Lineage
 from bento.observing.watcher import Watcher
@@ -76,7 +76,7 @@ def make_service(folder: Path) -> ModelService:
     lineage = Lineage.read(folder)
     scorer = Scorer.from_file(folder / MODEL_FILE, lineage.sha256)
     contract = scorer.contract
-    predictor = Predictor(scorer, open_store(Settings().online, contract.model), lineage)
+    predictor = predictor_of(scorer, Settings().online, lineage)
     watcher = Watcher(contract, lineage, Settings())
     lanes: list[GrpcLane] = []
     service: ModelService = bentoml.service(

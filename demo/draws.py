@@ -42,6 +42,14 @@ class Draws:
         """Return int64 [rows] from 0 to `limit` - 1."""
         return (self._stream().random(self._rows) * limit).astype(np.int64)
 
+    def moment(self) -> npt.NDArray[np.float64]:
+        """Return float64 [rows] in [0, 1), fine enough to tell microseconds of a day apart."""
+        return self._stream().random(self._rows)
+
+    def count(self, mean: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Return int64 [rows], Poisson with the mean of each row."""
+        return self._stream().poisson(mean)
+
     def code(self, shares: tuple[Shares, ...], group: Codes | int = 0) -> Codes:
         """Return int8 [rows]: positions drawn with the shares of each row's group; the last one takes the rest."""
         middles = (np.arange(LEVELS) + 0.5) / LEVELS

@@ -40,17 +40,18 @@ class Demo:
 
     settings: Settings
     stages: Stages
+    model: str = MODEL
     today: date = field(default_factory=lambda: datetime.now(UTC).date())
 
     def __post_init__(self) -> None:
-        self.declaration: Declaration = load_declaration(self.settings.models / f"{MODEL}.yaml")
+        self.declaration: Declaration = load_declaration(self.settings.models / f"{self.model}.yaml")
         self.backends = Backends(self.settings)
         self.definitions = assemble(self.settings, loggers={"console": self.stages.logger()})
 
     @property
     def url(self) -> str:
         """Where the API is to answer."""
-        return self.settings.url_of_api(MODEL, self.declaration.api.port)
+        return self.settings.url_of_api(self.model, self.declaration.api.port)
 
     def population(self, rows: int, examples: int, seed: int) -> float:
         """Write both tables; return the best AUC that any model can reach on the test months."""
@@ -73,7 +74,7 @@ class Demo:
     @contextmanager
     def api(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run the newest Bento; the process is stopped at the end."""
-        command, environment = api_command(self.settings, MODEL, self.declaration.api.port)
+        command, environment = api_command(self.settings, self.model, self.declaration.api.port)
         log = (self.settings.home / "api.log").open("wb")
         with log, subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT) as process:
             try:
@@ -114,12 +115,12 @@ def run_demo(settings: Settings, *, rows: int, examples: int, seed: int, stay: b
             facts = Facts(demo.declaration, demo.backends, instance, demo.url, ceiling, time.monotonic() - begun)
             screen = summary(facts)
             console.print(screen)
-            _keep(screen, settings.home / "demo.svg")
+            keep(screen, settings.home / "demo.svg")
             if stay:
                 _stay(console, demo.url, process.wait)
 
 
-def _keep(screen: RenderableType, path: Path) -> None:
+def keep(screen: RenderableType, path: Path) -> None:
     """Keep the summary as a picture."""
     recorder = Console(record=True, width=112, file=io.StringIO())
     recorder.print(screen)

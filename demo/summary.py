@@ -46,7 +46,7 @@ def summary(facts: Facts) -> RenderableType:
     """Return the screenful."""
     gold, answer = _one_customer(facts)
     return Panel(
-        Group(_models(facts), _night(facts), _parity(facts), _side_by_side(facts, gold, answer), _next(facts, gold)),
+        Group(_models(facts), _night(facts), parity(facts), _side_by_side(facts, gold, answer), _next(facts, gold)),
         title=f"[bold]{facts.declaration.name}[/bold] in {facts.seconds:.0f} s",
         padding=(0, 1),
     )
@@ -111,7 +111,8 @@ def _near(address: str) -> str:
     return address.removeprefix("file://").replace(f"{Path.cwd()}/", "")
 
 
-def _parity(facts: Facts) -> str:
+def parity(facts: Facts) -> str:
+    """Return a line about the proof that the API agrees with Gold."""
     key = dg.AssetCheckKey(dg.AssetKey([facts.declaration.name, "api"]), "api_agrees_with_gold")
     record = facts.instance.get_latest_asset_check_evaluation_record(key)
     evaluation = record.event.dagster_event.event_specific_data if record else None

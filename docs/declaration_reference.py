@@ -30,6 +30,10 @@ features:
   bucket `other`, in both lanes alike.
 - **The split.** With `method: time` the latest months are the test set: evaluation looks into the future, as production
   does. Examples that carry no time say `split: {method: stratified, test_share: 0.25}`.
+- **Events.** A table whose rows happen, like card swipes, is declared as `events` instead of a `population`. Its
+  features may be of kind `history`: counted from the entity's earlier rows. See [events](events.md).
+- **The threshold.** `decision_threshold` fixes it. `decision_costs: {missed: 150, false_alarm: 4}` lets training find
+  the one that costs least.
 - YAML's traps are off: `Yes`, `on` and `18:30` are texts, and a key that stands twice is an error.
 
 This page is generated from the schema (`make schema`).

@@ -86,7 +86,70 @@ class CategoryFeature(Frozen):
         return len(self.values) + (2 if self.missing else 1)
 
 
-Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="kind")]
+Measure = Literal["count", "sum", "mean", "distinct", "same", "ratio", "since_last"]
+Window = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(s|min|h|d)$", examples=["1h", "30d"])]
+MICROSECONDS = {"s": 1_000_000, "min": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+LONGEST_WINDOW = 3650 * MICROSECONDS["d"]
+
+
+class HistoryFeature(NumberFeature):
+    """A number that is counted from the entity's earlier events, in a window of time that ends before this one.
+
+    It is never asked for: each lane makes it (`models/history.py`). Without earlier events `count`, `sum`, `distinct`
+    and `same` are 0, the others missing.
+    """
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: _leave_out(schema, "min", "max", "missing"))
+
+    kind: Literal["history"]  # type: ignore[assignment]  # a number to every reader, told apart in a declaration
+    measure: Measure = Field(
+        description="`count` of events; `sum`, `mean` of a number, or `ratio` of this event's to that mean; `distinct` "
+        "values of a category, or how many events have the `same` as this one; seconds `since_last`."
+    )
+    of: str | None = Field(None, description="The feature that is measured; none for `count` and `since_last`.")
+    window: Window = Field(description="How far back, up to 3650d: a number and `s`, `min`, `h` or `d`.")
+    min: None = None  # what was counted is not refused
+    max: None = None
+    missing: Literal[True] = True
+
+    @model_validator(mode="after")
+    def _window_is_within_reach(self) -> Self:
+        if self.microseconds > LONGEST_WINDOW:
+            raise ValueError(f"window {self.window} is longer than 3650d")
+        return self
+
+    @cached_property
+    def microseconds(self) -> int:
+        """The window's length."""
+        digits = self.window.rstrip("smhdin")
+        return int(digits) * MICROSECONDS[self.window[len(digits) :]]
+
+
+def _leave_out(schema: dict[str, Any], *names: str) -> None:
+    for name in names:
+        del schema["properties"][name]
+
+
+Feature = Annotated[NumberFeature | CategoryFeature | HistoryFeature, Field(discriminator="kind")]
+
+
+class HistoryLimits(Frozen):
+    """How much is remembered of an entity's events, and how exactly."""
+
+    resolution: float = Field(
+        0.01, gt=0, allow_inf_nan=False, description="Numbers are remembered as whole multiples of this."
+    )
+    max_events: int = Field(
+        512, ge=1, le=100_000, description="Only so many of the newest events of one entity are looked at."
+    )
+
+
+class Events(HistoryLimits):
+    """What a row is, for a model of events: which columns name it and say when it happened."""
+
+    key: str  # unique; names the row in Gold, in requests and in answers
+    key_type: Literal["integer", "string"]
+    time: str  # when it happened, UTC
 
 
 class Api(Frozen):
@@ -112,6 +175,7 @@ class Contract(Frozen):
     model: str
     entity_key: str
     entity_key_type: Literal["integer", "string"]
+    events: Events | None = None  # none: a row is an entity
     features: dict[str, Feature]  # the order is part of the contract
     decision_threshold: float
     precision: Literal["float32", "int8"]
@@ -130,6 +194,30 @@ class Contract(Frozen):
         """The columns of the graph's input `categories`, in order."""
         return {name: f for name, f in self.features.items() if isinstance(f, CategoryFeature)}
 
+    @cached_property
+    def history(self) -> dict[str, HistoryFeature]:
+        """Those of the numbers that are counted from earlier events."""
+        return {name: f for name, f in self.features.items() if isinstance(f, HistoryFeature)}
+
+    @cached_property
+    def asked(self) -> "Contract":
+        """The contract of what a row carries itself: without the features that are counted from earlier events."""
+        if not self.history:
+            return self
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        features = {name: feature for name, feature in self.features.items() if name not in self.history}
+        return type(self)(**fields | {"features": features})
+
+    @property
+    def row_key(self) -> str:
+        """The column that names a row: the event, or else the entity."""
+        return self.events.key if self.events else self.entity_key
+
+    @property
+    def row_key_type(self) -> Literal["integer", "string"]:
+        """What kind of key a row has."""
+        return self.events.key_type if self.events else self.entity_key_type
+
     @property
     def output(self) -> str:
         """Name of the graph's output: float32 [rows], a probability."""
@@ -139,7 +227,9 @@ class Contract(Frozen):
     def fingerprint(self) -> bytes:
         """8 bytes that change with anything that a packed vector depends on: the key and the encoded features."""
         encoded = {name: f.model_dump(exclude={"description"}) for name, f in self.features.items()}
-        text = json.dumps([self.entity_key, self.entity_key_type, list(encoded.items())], sort_keys=True)
+        parts: list[Any] = [self.entity_key, self.entity_key_type, list(encoded.items())]
+        parts += [self.events.model_dump()] if self.events else []
+        text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).digest()[:8]
 
     def to_metadata(self) -> dict[str, str]:

@@ -5,10 +5,11 @@ Schema for editors is made from the same classes (`declaration.schema.json`, `ma
 """
 
 import difflib
+import hashlib
 import json
 import re
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -17,8 +18,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from models.contract import Api, Feature, Frozen
+from models import contract
+from models.contract import Api, Feature, Frozen, HistoryLimits
 from models.errors import DeclarationError, Problem
+from models.event_rules import event_disagreements
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 TableName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$", examples=["silver.active_customers"])]
@@ -38,6 +41,17 @@ class Population(Frozen):
 
     table: TableName
     time: Column | None = Field(None, description="Column with the time the features were true; else the snapshot's.")
+
+
+class Events(Frozen):
+    """The table of what happens to entities, like card swipes: each row is scored as it happens, and again at night.
+
+    Features of kind `history` look at the entity's earlier rows.
+    """
+
+    table: TableName
+    key: Column = Field(description="Column that names the event, unique in the table.")
+    time: Column = Field(description="Timestamp column: when it happened, in UTC.")
 
 
 class TimeSplit(Frozen):
@@ -61,11 +75,22 @@ class StratifiedSplit(Frozen):
 class Examples(Frozen):
     """The table of labelled rows, each with its features as they stood when the outcome was still open."""
 
-    table: TableName
+    table: TableName = Field(
+        default_factory=str, description="**Required** beside `population`; of events it is their feature table."
+    )
     label: Column = Field(description="Column with the outcome: boolean, 0/1, or two texts (then name `positive`).")
     positive: str | None = Field(None, description="The text that means yes, where the label is a text.")
-    time: Column | None = Field(None, description="Date or timestamp column: when the features were observed.")
+    time: Column | None = Field(
+        None, description="Date or timestamp column: when the features were observed; of events `events.time`."
+    )
     split: Annotated[TimeSplit | StratifiedSplit, Field(discriminator="method")] = TimeSplit()
+
+
+class DecisionCosts(Frozen):
+    """What a wrong decision costs, in one currency; the threshold is the one that costs least on calibration rows."""
+
+    missed: float = Field(gt=0, allow_inf_nan=False, description="Price of a positive that is let through.")
+    false_alarm: float = Field(gt=0, allow_inf_nan=False, description="Price of a negative that is stopped.")
 
 
 class Network(Frozen):
@@ -159,7 +184,8 @@ class Outcomes(Frozen):
 
     table: TableName | None = Field(
         None,
-        description="Table with key, time and label of past rows, the columns named as in `examples`. Default: it.",
+        description="Table with key, time and label of past rows, the columns named as in `examples`. Default: it; of "
+        "events their table.",
     )
     after_days: int = Field(30, ge=0, le=3650, description="Days until the outcome of a prediction is known.")
     window_days: int = Field(28, ge=1, le=3650, description="How many days of matured predictions are judged together.")
@@ -198,10 +224,13 @@ class Declaration(Frozen):
     description: str = ""
     owner: str | None = Field(None, description="A team (`team:growth`) or a mail address.", examples=["team:growth"])
     entity_key: Column = Field(description="Column that names the entity, unique in the population.")
-    population: Population
+    population: Population | None = Field(None, description="**Required**, or `events`.")
+    events: Events | None = Field(None, description="Instead of `population`: rows that happen.")
     examples: Examples
     features: dict[Column, Feature] = Field(min_length=1, description="The columns the model reads, in this order.")
     decision_threshold: float = Field(0.5, gt=0, lt=1, description="Scores from here on are predicted positive.")
+    decision_costs: DecisionCosts | None = Field(None, description="Instead: training finds the threshold.")
+    history: HistoryLimits = HistoryLimits()
     network: Network = Network()
     training: Training = Training()
     gates: Gates = Gates()
@@ -212,12 +241,73 @@ class Declaration(Frozen):
     costs: Costs = Costs()
     api: Api = Api()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _examples_are_events(cls, raw: Any) -> Any:
+        """Let the examples of a model of events be its own feature table, where they name no other."""
+        events, examples = (raw.get("events"), raw.get("examples")) if isinstance(raw, dict) else (None, None)
+        if not isinstance(events, dict) or not isinstance(examples, dict):
+            return raw
+        default = {"table": f"silver.{raw.get('name')}_features", "time": events.get("time")}
+        named = {field: value for field, value in examples.items() if value is not None}
+        return raw | {"examples": default | named}
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        problems = _disagreements(self.model_dump(mode="json"))
+        problems = _disagreements(self.model_dump(mode="json", exclude_unset=True))
         if problems:
             raise ValueError("; ".join(map(str, problems)))
         return self
+
+    @property
+    def features_table(self) -> str:
+        """The identifier of the table of events with their features."""
+        return f"silver.{self.name}_features"
+
+    @property
+    def source_table(self) -> str:
+        """The table that others write and that is scored: of entities, or of events."""
+        return self.events.table if self.events else self._population.table
+
+    @property
+    def scored_table(self) -> str:
+        """The table whose rows a night scores."""
+        return self.features_table if self.events else self._population.table
+
+    @property
+    def scored_time(self) -> str | None:
+        """The column of that table with the time that the features were true."""
+        return self.events.time if self.events else self._population.time
+
+    @property
+    def scored_after(self) -> timedelta:
+        """How long after a day begins its hours count: the events of a day are all there when it is over."""
+        return timedelta(days=1) if self.events else timedelta()
+
+    @property
+    def row_key(self) -> str:
+        """The column that names a row of the Gold table: the event, or else the entity."""
+        return self.events.key if self.events else self.entity_key
+
+    @property
+    def features_fingerprint(self) -> str:
+        """16 hexadecimal digits that change when an event's features would: which there are, and what they mean."""
+        features = [(name, f.model_dump(mode="json", exclude={"description"})) for name, f in self.features.items()]
+        events = self.events.model_dump() if self.events else None
+        parts = [self.entity_key, events, features, self.history.model_dump()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def events_of(self, key_type: Literal["integer", "string"]) -> contract.Events | None:
+        """Return what a contract says of the events; None for a model of entities."""
+        if self.events is None:
+            return None
+        limits = self.history.model_dump()
+        return contract.Events(key=self.events.key, key_type=key_type, time=self.events.time, **limits)
+
+    @property
+    def _population(self) -> Population:
+        assert self.population is not None  # else there are events
+        return self.population
 
     @property
     def predictions_table(self) -> str:
@@ -237,7 +327,7 @@ class Declaration(Frozen):
     @property
     def outcomes_table(self) -> str:
         """The identifier of the table in which outcomes become known."""
-        return self.outcomes.table or self.examples.table
+        return self.outcomes.table or (self.events.table if self.events else self.examples.table)
 
     @property
     def promotions_table(self) -> str:
@@ -329,16 +419,19 @@ def _disagreements(raw: dict[str, Any]) -> list[Problem]:
     examples, features, predictions, problems = part("examples"), part("features"), part("predictions"), []
     roles = {"entity_key": raw.get("entity_key"), **{f"examples.{k}": examples.get(k) for k in ("label", "time")}}
     roles["population.time"] = part("population").get("time")
+    roles |= {f"events.{k}": part("events").get(k) for k in ("key", "time")}
     for role, column in roles.items():
         if isinstance(column, str) and column in features:
             message = f"is also the {role}, which would leak what is to be predicted or identify the row"
             problems.append(Problem(f"features.{column}", column, message, "Remove it from `features`."))
-    if raw.get("entity_key") in RESERVED:
-        remedy = f"Rename the column; these names are taken: {', '.join(RESERVED)}."
-        problems.append(Problem("entity_key", raw["entity_key"], "is a name that requests or answers use", remedy))
+    for role in ("entity_key", "events.key", "events.time"):
+        if roles.get(role) in RESERVED:
+            remedy = f"Rename the column; these names are taken: {', '.join(RESERVED)}."
+            problems.append(Problem(role, roles[role], "is a name that requests or answers use", remedy))
+    problems += event_disagreements(raw)
     split = examples.get("split")
     method = split.get("method", "time") if isinstance(split, dict) else "time"
-    if examples and method == "time" and not examples.get("time"):
+    if examples and method == "time" and not examples.get("time") and not part("events"):
         remedy = "Name the date column (`time: observed_on`), or write `split: {method: stratified}`."
         problems.append(Problem("examples.time", None, "is needed to split by time", remedy))
     at, by = predictions.get("score_at", "02:00"), predictions.get("ready_by", "08:00")
@@ -349,7 +442,7 @@ def _disagreements(raw: dict[str, Any]) -> list[Problem]:
 
 _REMEDIES = {
     "missing": "Add this field.",
-    "union_tag_not_found": "Say which kind it is: `kind: number` or `kind: category` (for a split: `method: ...`).",
+    "union_tag_not_found": "Say which kind it is: `kind: number`, `category` or `history` (a split: `method: ...`).",
     "union_tag_invalid": "Use one of the kinds that exist.",
     "string_type": "Write a text (quote it if it looks like a number).",
     "float_parsing": "Write a number like 0 or 12.5.",
@@ -367,6 +460,7 @@ _PATTERN_REMEDIES = {
     "table": "Write namespace and table, like `silver.active_customers`.",
     "score_at": "Write hours and minutes, like 02:00.",
     "ready_by": "Write hours and minutes, like 08:00.",
+    "window": "Write a number and a unit: 30s, 10min, 1h or 30d.",
     "at": "Write hours and minutes, like 05:00.",
 }
 

@@ -47,6 +47,13 @@ class Encoded:
         """How many rows."""
         return len(self.numbers)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Put rows behind each other; there is at least one part."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(np.concatenate([p.numbers for p in parts]), np.concatenate([p.categories for p in parts]))
+
     def __getitem__(self, rows: slice | npt.NDArray[Any]) -> Encoded:
         """Pick rows by slice, mask or positions."""
         return Encoded(self.numbers[rows], self.categories[rows])
@@ -100,7 +107,7 @@ def check_columns(contract: Contract, schema: pa.Schema) -> None:
         )
 
 
-def entity_key_type(schema: pa.Schema, key: str) -> Literal["integer", "string"]:
+def entity_key_type(schema: pa.Schema, key: str, declared: str = "entity_key") -> Literal["integer", "string"]:
     """Return what kind of key a column is; `ColumnError` when it is missing or can be no key."""
     import pyarrow.types as pt
 
@@ -109,10 +116,11 @@ def entity_key_type(schema: pa.Schema, key: str) -> Literal["integer", "string"]
         return "integer"
     if found is not None and (pt.is_string(found) or pt.is_large_string(found)):
         return "string"
+    what = "event key" if declared == "events.key" else "entity key"
     raise ColumnError(
-        f"The entity key {key!r} must be a column of integers or texts, but "
+        f"The {what} {key!r} must be a column of integers or texts, but "
         f"{'there is no such column' if found is None else f'it has type {found}'}. "
-        f"Name another `entity_key`, or mend the table. Its columns: {', '.join(schema.names)}."
+        f"Name another `{declared}`, or mend the table. Its columns: {', '.join(schema.names)}."
     )
 
 

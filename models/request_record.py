@@ -37,6 +37,7 @@ def record_columns(contract: Contract) -> list[Column]:
     integer = contract.entity_key_type == "integer"
     columns = [
         Column(contract.entity_key, "key", "integer" if integer else "text"),
+        *_of_events(contract),
         Column(TIME, "request", "time"),
         Column("request_id", "request", "text"),
         Column("position", "request", "small_integer"),  # of the row in its request, from 0
@@ -56,6 +57,15 @@ def record_columns(contract: Contract) -> list[Column]:
         taken.add(own)
         columns.append(Column(own, "feature", "numerical" if isinstance(feature, NumberFeature) else "categorical"))
     return columns
+
+
+def _of_events(contract: Contract) -> list[Column]:
+    """Return what says which event a row was, and when it happened; nothing for a model of entities."""
+    events = contract.events
+    if events is None:
+        return []
+    kind: Kind = "integer" if events.key_type == "integer" else "text"
+    return [Column(events.key, "request", kind), Column(events.time, "request", "time")]
 
 
 def category_words(feature: CategoryFeature) -> list[str | None]:

@@ -1,5 +1,6 @@
 """What runs by itself, and when: the sensor of the automation conditions, the schedules, and the jobs behind them."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ def automation(declarations: Sequence[Declaration]) -> dg.Definitions:
     jobs = [job(model) for model in declarations for job in (training_job, nightly_job, watch_job)]
     regular = [model for model in declarations if model.retraining.day != "never"]
     return dg.Definitions(
-        jobs=jobs,
+        jobs=[*jobs, *(features_job(model) for model in declarations if model.events)],
         schedules=[*map(requests_schedule, declarations), *map(training_schedule, regular)],
         sensors=[automation_sensor()],
     )
@@ -72,7 +73,17 @@ def nightly_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":
     gold, name = table_key(declaration.predictions_table), declaration.name
     parity = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey([name, "api"]), PARITY))
     selection = dg.AssetSelection.assets(gold, [name, "online_features"]) | parity
+    if declaration.events:
+        selection |= dg.AssetSelection.assets(table_key(declaration.features_table))
+        # Features are made for many days in one run, nights one by one; so is this job, and Dagster need not say so.
+        warnings.filterwarnings("ignore", f"Asset job {name}_nightly materializes assets with varying Backfill")
     return dg.define_asset_job(f"{name}_nightly", selection, description=nightly_job.__doc__)
+
+
+def features_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":
+    """Count the histories of the events of a day, or of many days at once."""
+    selection = dg.AssetSelection.assets(table_key(declaration.features_table))
+    return dg.define_asset_job(f"{declaration.name}_features", selection, description=features_job.__doc__)
 
 
 def watch_job(declaration: Declaration) -> "UnresolvedAssetJobDefinition":

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,17 +16,34 @@ app = typer.Typer(
 )
 
 
+class Made(StrEnum):
+    """What the demo can make: a model's name."""
+
+    churn = "churn"
+    fraud = "fraud"
+
+
 @app.command()
 def demo(
-    rows: Annotated[int, typer.Option(help="Active customers to make and to score.")] = 5_000_000,
-    examples: Annotated[int, typer.Option(help="Labelled examples to learn from.")] = 300_000,
-    seed: Annotated[int, typer.Option(help="Seed of the population.")] = 7,
+    model: Annotated[
+        Made, typer.Option(help="Customers who may leave, or card swipes that may be fraud.")
+    ] = Made.churn,
+    rows: Annotated[
+        int | None, typer.Option(help="Customers (5,000,000), or card swipes (2,000,000), to make.")
+    ] = None,
+    examples: Annotated[int, typer.Option(help="Labelled customers to learn from.")] = 300_000,
+    seed: Annotated[int, typer.Option(help="Seed of what is made.")] = 7,
     stay: Annotated[bool, typer.Option(help="Leave the API running at the end, until Ctrl-C.")] = False,
 ) -> None:
     """Make a population, train, score, publish, serve, and prove that both lanes agree."""
+    if model is Made.fraud:
+        from demo.fraud_run import run_fraud_demo
+
+        run_fraud_demo(Settings(), rows=2_000_000 if rows is None else rows, seed=seed)
+        return
     from demo.run import run_demo
 
-    run_demo(Settings(), rows=rows, examples=examples, seed=seed, stay=stay)
+    run_demo(Settings(), rows=5_000_000 if rows is None else rows, examples=examples, seed=seed, stay=stay)
 
 
 @app.command()

@@ -37,7 +37,7 @@ def conditions(declaration: Declaration) -> dict[Key, Condition]:
     champion, features = dg.AssetKey([name, "champion"]), dg.AssetKey([name, "online_features"])
     newest_night, any_night = _updated(gold, AC.in_latest_time_window(NEWEST)), _updated(gold)
     new_model, new_features = _updated(champion, AC.data_version_changed()), _updated(features)
-    new_outcomes = _updated(table_key(declaration.outcomes_table))
+    new_outcomes = _new_outcomes(declaration)
     new_requests = _updated(table_key(declaration.requests_table))
     together = AC.asset_matches(features, AC.will_be_requested())
     has_nights = AC.asset_matches(gold, ~AC.missing())
@@ -51,43 +51,50 @@ def conditions(declaration: Declaration) -> dict[Key, Condition]:
         return ((_due(*events) | again) & checked & ~AC.in_progress()).with_label(text)
 
     return {
+        **({table_key(declaration.features_table): counting(declaration)} if declaration.events else {}),
         gold: nightly(declaration),
         features: follows("after a night or a new champion", newest_night, new_model) & has_nights,
         dg.AssetKey([name, "bento"]): follows("after a new champion", new_model, failed=FAILED & ~refused),
         dg.AssetCheckKey(dg.AssetKey([name, "api"]), PARITY): follows("with the features", new_features, together),
         dg.AssetKey([name, "drift"]): follows("after its night", any_night),
         dg.AssetKey([name, "costs"]): follows("after its night", any_night),
-        dg.AssetKey([name, "outcomes"]): follows("after a night or outcomes", newest_night, new_outcomes) & has_nights,
+        dg.AssetKey([name, "outcomes"]): follows("after a night or outcomes", newest_night, *new_outcomes) & has_nights,
         dg.AssetKey([name, "request_drift"]): follows("after requests", new_requests) & _once_a_day(declaration),
     }
 
 
 def nightly(declaration: Declaration) -> Condition:
-    """Request today's partition once: from the declared hour on, when the population was written today.
+    """Request the newest partition once: from the declared hour on, when the population was written today.
 
     A day that is there already is left as it is. One that failed is tried again when its population or the champion
-    changes, and half-way to `ready_by` as it is, unless its audit has refused it.
+    changes, and half-way to `ready_by` as it is, unless its audit has refused it. Of events it is yesterday's, and the
+    population are their features of that day (`counting`).
     """
-    when = declaration.predictions
-    name, population = declaration.name, table_key(declaration.population.table)
-    written = AC.asset_matches(population, AC.newly_updated())
-    new_model = _updated(dg.AssetKey([name, "champion"]), AC.data_version_changed())
-    midnight = _tick("00:00", when)
-    hour_has_come = _tick(when.score_at, when).since(midnight).with_label(f"it is {when.score_at} or later")
-    written_today = written.since(midnight).with_label("population written today")
+    when, champion = declaration.predictions, dg.AssetKey([declaration.name, "champion"])
+    new_model = _updated(champion, AC.data_version_changed())
     refused = AC.any_checks_match(AC.check_failed(), blocking_only=True)
-    again = _again(_half_way(when), when, FAILED & ~refused)
-    gated = dg.AssetSelection.assets([name, "champion"])
-    begun = AC.in_latest_time_window() & hour_has_come if when.score_at != "00:00" else AC.in_latest_time_window()
-    return (
-        begun
-        & written_today
-        & (_due(written, new_model) | again)
-        & AC.missing()
-        & ~AC.in_progress()
-        & ~AC.any_deps_missing()
-        & AC.all_deps_blocking_checks_passed().ignore(gated)
-    ).with_label(f"nightly at {when.score_at} {when.timezone}")
+    population = table_key(declaration.scored_table)
+    written = _updated(population) if declaration.events else _told(population)
+    due = _newest_once(declaration, written, "population", new_model, failed=FAILED & ~refused)
+    gated = dg.AssetSelection.assets(champion)
+    checked = AC.all_deps_blocking_checks_passed().ignore(gated)
+    return (due & checked).with_label(f"nightly at {when.score_at} {when.timezone}")
+
+
+def counting(declaration: Declaration) -> Condition:
+    """Request the features of yesterday's events once: from the declared hour on, when the events were written today.
+
+    Whatever was written after midnight, what happened before it has been written too, or is late. A day is made once
+    more when its outcomes are known, so that trainings learn from them.
+    """
+    when, days = declaration.predictions, declaration.outcomes.after_days
+    due = _newest_once(declaration, _told(table_key(declaration.source_table)), "events")
+    newest = due.with_label(f"yesterday's events at {when.score_at} {when.timezone}")
+    if not days or declaration.examples.table != declaration.features_table:
+        return newest
+    known = AC.in_latest_time_window(timedelta(days=days + 1)) & ~AC.in_latest_time_window(timedelta(days=days))
+    again = known & _once_a_day(declaration) & ~AC.missing() & ~AC.in_progress()
+    return newest | again.with_label(f"the day that is {days} days over, whose outcomes are known")
 
 
 def with_conditions(definitions: dg.Definitions, declarations: Sequence[Declaration]) -> dg.Definitions:
@@ -101,6 +108,28 @@ def with_conditions(definitions: dg.Definitions, declarations: Sequence[Declarat
 
 
 # --- the parts of a condition ---------------------------------------------------------------------------------------
+
+
+def _newest_once(
+    declaration: Declaration, written: Condition, what: str, *events: Condition, failed: Condition = FAILED
+) -> Condition:
+    """Request the newest partition, while it is missing: once the hour has come and a table was written today."""
+    when = declaration.predictions
+    midnight = _tick("00:00", when)
+    hour_has_come = _tick(when.score_at, when).since(midnight).with_label(f"it is {when.score_at} or later")
+    written_today = written.since(midnight).with_label(f"{what} written today")
+    again = _again(_half_way(when), when, failed)
+    begun = AC.in_latest_time_window() & hour_has_come if when.score_at != "00:00" else AC.in_latest_time_window()
+    due = begun & written_today & (_due(written, *events) | again) & AC.missing()
+    return due & ~AC.in_progress() & ~AC.any_deps_missing()
+
+
+def _new_outcomes(declaration: Declaration) -> list[Condition]:
+    """Return what brings outcomes. The table of events is written all day: its outcomes are looked at once a night."""
+    table = declaration.outcomes_table
+    if declaration.events and table == declaration.source_table:
+        return []
+    return [_updated(table_key(table))]
 
 
 def _once_a_day(declaration: Declaration) -> Condition:
@@ -120,6 +149,11 @@ def _due(*events: Condition) -> Condition:
 def _again(time: str, when: Predictions, failed: Condition) -> Condition:
     """Be true once a day for what has failed; a look at the very second of the tick would see it twice."""
     return (failed & _tick(time, when) & ~AC.newly_requested()).with_label(f"failed: once more at {time}")
+
+
+def _told(key: dg.AssetKey) -> Condition:
+    """Be true when a table that others write was reported to have changed."""
+    return AC.asset_matches(key, AC.newly_updated())
 
 
 def _updated(key: dg.AssetKey, which: Condition | None = None) -> Condition:

@@ -111,6 +111,7 @@ def _pool(declaration: Declaration) -> str:
 def _upkeep(declaration: Declaration) -> dg.OpDefinition:
     """Make the step of one model: the tables that it writes, and no others."""
     tables = (declaration.predictions_table, declaration.rejects_table, declaration.requests_table)
+    tables += (declaration.features_table,) if declaration.events else ()
 
     @dg.op(name=f"tidy_{declaration.name}_tables", pool=_pool(declaration))
     def _tidy(context: dg.OpExecutionContext, config: UpkeepConfig, backends: dg.ResourceParam[Backends]) -> None:

@@ -211,9 +211,11 @@ def _read_as(declarations: Sequence[Declaration]) -> dict[tuple[dg.AssetKey, dg.
     """Return which of an asset's facts says in what version it has read a table."""
     facts: dict[tuple[dg.AssetKey, dg.AssetKey], str] = {}
     for model in declarations:
-        examples, population = table_key(model.examples.table), table_key(model.population.table)
+        examples, population = table_key(model.examples.table), table_key(model.scored_table)
         facts[dg.AssetKey([model.name, "training_set"]), examples] = "iceberg_snapshot"
         facts[table_key(model.predictions_table), population] = "population_snapshot"
+        if model.events:
+            facts[population, table_key(model.source_table)] = "source_snapshot"
     return facts
 
 

@@ -112,7 +112,7 @@ def _move(
     registry, name = backends.registry(), declaration.name
     why = Why(kind, config.by.strip(), config.reason.strip(), context.run_id)
     with backends.lakehouse() as lake:
-        moves = ManualMoves(lake, registry, name, declaration.promotions_table, declaration.population.table)
+        moves = ManualMoves(lake, registry, name, declaration.promotions_table, declaration.scored_table)
         version, move = (moves.promote if kind == "manual" else moves.roll_back)(config.to, why)
     tags = {"dagster/data_version": version.sha256}
     context.log_event(

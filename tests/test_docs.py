@@ -75,5 +75,5 @@ def test_make_help_lists_every_target(targets):
 def test_the_readmes_example_is_the_declaration_that_is_there():
     readme = (ROOT / "README.md").read_text()
     for declaration in load_declarations(ROOT / "models"):
-        for said in (f"name: {declaration.name}", declaration.population.table, declaration.examples.table):
+        for said in (f"name: {declaration.name}", declaration.source_table, declaration.examples.table):
             assert said in readme

@@ -1,5 +1,7 @@
 """Ask a service for published customers, by key and by features, over each of its protocols, and compare.
 
+Of a model of events, published events: each as of its time, with `record: false`, so that the proof leaves no trace.
+
 An answer agrees when it is the same float32, bit for bit, and the same decision, of the file with the same sha256.
 """
 
@@ -9,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from assets.parity.report import Disagreement, ParityReport, Replayed
-from assets.parity.sample import Customer, sampled
-from assets.parity.wires import Outcome, Patience, Question, Wire, wires_to
+from assets.parity.sample import Customer, Question, sampled
+from assets.parity.wires import Outcome, Patience, Wire, wires_to
 from backends.lakehouse.catalog import Lakehouse
 from backends.nights import newest_night
 from backends.settings import Settings
@@ -33,39 +35,43 @@ def replay(lake: Lakehouse, declaration: Declaration, settings: Settings, sample
     customers = sampled(lake, declaration, night, sample)
     sha256, patience = night.properties["model_sha256"], Patience()
     with wires_to(url, served, declaration, settings) as wires:
-        replayed = [_replayed(wire, customers, declaration.entity_key, sha256, patience) for wire in wires]
+        replayed = [_replayed(wire, customers, sha256, patience) for wire in wires]
     return ParityReport(url, night, served, len(customers), replayed)
 
 
-def _replayed(wire: Wire, customers: Sequence[Customer], key: str, sha256: str, patience: Patience) -> Replayed:
+def _replayed(wire: Wire, customers: Sequence[Customer], sha256: str, patience: Patience) -> Replayed:
     found = Replayed(wire.name, wire.rows)
     try:
-        for asked_by, some, questions in _requests(wire, customers, key):
+        for asked_by, some, questions in _requests(wire, customers):
             begun = time.perf_counter()
             outcomes = patience.ask(wire, questions)
             found.latencies_ms.append(1000 * (time.perf_counter() - begun))
             found.compared += len(outcomes)
+            found.out_of_reach += sum(_out_of_reach(outcome) for outcome in outcomes)
             found.disagreements += _disagreements(wire, asked_by, some, outcomes, sha256)
     except (ServiceUnreachableError, ModelNotServedError) as error:
         found.unreachable = str(error)
     return found
 
 
-def _requests(
-    wire: Wire, customers: Sequence[Customer], key: str
-) -> Iterator[tuple[str, Sequence[Customer], list[Question]]]:
-    """Yield what is asked, by key and by features in turns."""
+def _requests(wire: Wire, customers: Sequence[Customer]) -> Iterator[tuple[str, Sequence[Customer], list[Question]]]:
+    """Yield what is asked, in the ways that there are, in turns."""
     for start in range(0, len(customers), wire.rows):
         some = customers[start : start + wire.rows]
-        yield "key", some, [{key: customer.key} for customer in some]
-        yield "features", some, [{"features": customer.features} for customer in some]
+        for way in some[0].ways:
+            yield way, some, [customer.ways[way] for customer in some]
+
+
+def _out_of_reach(outcome: Outcome) -> bool:
+    """Whether the service says that it has no longer all of the history that counts."""
+    return not isinstance(outcome, TandemError) and not outcome.complete
 
 
 def _disagreements(
     wire: Wire, asked_by: str, customers: Sequence[Customer], outcomes: Sequence[Outcome], sha256: str
 ) -> Iterator[Disagreement]:
     for customer, outcome in zip(customers, outcomes, strict=True):
-        kind = _difference(customer, outcome, sha256)
+        kind = "" if _out_of_reach(outcome) else _difference(customer, outcome, sha256)
         if kind:
             yield Disagreement(customer.key, wire.name, asked_by, kind, float(customer.score), _shown(kind, outcome))
 

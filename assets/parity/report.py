@@ -32,6 +32,7 @@ class Replayed:
     protocol: str
     rows: int  # in a request
     compared: int = 0
+    out_of_reach: int = 0  # of those: answers from a history that says itself that it is not complete
     disagreements: list[Disagreement] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
     unreachable: str = ""  # why it could not be asked, or not to the end
@@ -62,6 +63,11 @@ class ParityReport:
         return sum(one.compared for one in self.replayed)
 
     @property
+    def out_of_reach(self) -> int:
+        """How many answers say that their history no longer reaches back; those prove nothing."""
+        return sum(one.out_of_reach for one in self.replayed)
+
+    @property
     def disagreements(self) -> list[Disagreement]:
         """All of them, protocol by protocol."""
         return [disagreement for one in self.replayed for disagreement in one.disagreements]
@@ -72,6 +78,11 @@ class ParityReport:
         found = [*self._of_the_model(), *self._of_the_store()]
         if not self.customers:
             found.append("Nothing was replayed: the newest night has no rows.")
+        if self.compared and self.out_of_reach == self.compared:
+            found.append(
+                "No event has its history any more: the store keeps the longest window, two days more, and of an "
+                "entity `2 * history.max_events + 1` events. Score the newest day, and materialize the online features."
+            )
         found += [f"{one.protocol} was not compared to the end. {one.unreachable}" for one in self._unreachable()]
         if self.disagreements:
             found.append(self._differences())
@@ -120,6 +131,11 @@ class ParityReport:
         ways = {disagreement.asked_by for disagreement in self.disagreements}
         if len(protocols) < sum(one.compared > 0 for one in self.replayed):
             return f"The others agree, so look at how {' and '.join(sorted(protocols))} reads and writes."
+        if ways == {"event"} and not self._of_the_model():
+            return (
+                "It is the histories, or the model file: materialize the online features, and deploy the Bento again. "
+                "A key that stands in two events, or one that came after its day was made, also makes a difference."
+            )
         if ways == {"key"}:
             return "Whatever is sent agrees, so it is the online store's features: materialize the online features."
         if ways == {"features"}:
@@ -152,6 +168,7 @@ class ParityReport:
             "replayed": self.customers,
             "answers_compared": self.compared,
             "disagreements": len(self.disagreements),
+            "history_out_of_reach": self.out_of_reach,
             "by_protocol": dg.MetadataValue.table([_summary(one) for one in self.replayed]),
             "scored_on": self.night.properties["scored_on"],
             "gold_snapshot": str(self.night.id),

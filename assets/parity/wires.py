@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 import certifi
 import numpy as np
 
+from assets.parity.sample import Question
 from backends.settings import Settings
 from bento.client import ApiClient
 from bento.open_inference.client import GrpcInferenceClient, Inferred, OpenInferenceClient, RestInferenceClient
+from bento.schema import FEATURES
 from models.declaration import Declaration
 from models.errors import (
     ContractError,
@@ -31,8 +33,6 @@ ROWS_A_REQUEST = 100  # where a protocol takes many
 PAUSES = 3  # for a service that has too much to do, in a whole replay
 PAUSE_SECONDS = 1.0  # what the service's Retry-After says
 
-Question = Mapping[str, Any]  # as a request of /predict
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -41,6 +41,7 @@ class Answer:
     score: np.float32
     decision: bool
     sha256: str
+    complete: bool = True  # of an event: whether all of the history that counts was still there
 
 
 Outcome = Answer | TandemError
@@ -99,11 +100,12 @@ class OpenInference(Wire):
         return _of_tensors(self._client.infer(self._columns(questions)), self._declaration.name)
 
     def _columns(self, questions: Sequence[Question]) -> dict[str, list[Any]]:
-        if "features" not in questions[0]:
-            return {name: [question[name] for question in questions] for name in questions[0]}
-        features = self._declaration.features.items()
-        read = {name: _as_text if feature.kind == "category" else _as_it_is for name, feature in features}
-        return {name: [read[name](question["features"][name]) for question in questions] for name in read}
+        first, features = questions[0], self._declaration.features
+        columns = {name: [question[name] for question in questions] for name in first if name != FEATURES}
+        for name in first.get(FEATURES, ()):
+            read = _as_text if features[name].kind == "category" else _as_it_is
+            columns[name] = [read(question[FEATURES][name]) for question in questions]
+        return columns
 
 
 @contextmanager
@@ -165,13 +167,17 @@ class Patience:
 def _of_rest(answer: dict[str, Any] | TandemError) -> Outcome:
     if isinstance(answer, TandemError):
         return answer
-    return Answer(np.float32(answer["probability"]), answer["decision"], answer["model_sha256"])
+    complete = answer.get("history_complete", True)
+    return Answer(np.float32(answer["probability"]), answer["decision"], answer["model_sha256"], complete)
 
 
 def _of_tensors(inferred: Inferred, model: str) -> list[Outcome]:
     scores, decisions = inferred.outputs[f"{model}_probability"], inferred.outputs["decision"]
     sha256 = inferred.parameters["model_sha256"]
-    return [Answer(np.float32(score), decision, sha256) for score, decision in zip(scores, decisions, strict=True)]
+    complete = inferred.outputs.get("history_complete", [True] * len(scores))
+    return [
+        Answer(np.float32(s), decision, sha256, c) for s, decision, c in zip(scores, decisions, complete, strict=True)
+    ]
 
 
 def _as_text(value: Any) -> str | None:

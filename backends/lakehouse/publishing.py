@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.expressions import AlwaysTrue, EqualTo
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, EqualTo, In
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import ancestors_of
 from pyiceberg.table.update.snapshot import ManageSnapshots
@@ -78,6 +78,21 @@ def write_day(
     """Make the parts the content of one day's partition, in one commit on `main`; for tables that need no audit."""
     with failures_named(table):
         return retried(lambda: _write_day(lake, table, column, day, parts, properties))
+
+
+def write_days(
+    lake: Lakehouse, table: str, column: str, days: Sequence[date], parts: Sequence[str], properties: dict[str, str]
+) -> Snapshot:
+    """Make the parts the content of some days' partitions, in one commit on `main`; for tables without an audit."""
+
+    def write() -> Snapshot:
+        loaded = commit_once(lake.load(table))
+        with Change(loaded) as change:
+            _replace(change, loaded, In(column, days), parts, properties, "main")
+        return snapshot_of(table, loaded.current_snapshot())
+
+    with failures_named(table):
+        return retried(write)
 
 
 def stage(
@@ -175,9 +190,20 @@ def _replace_day(
     branch: str,
 ) -> None:
     """Replace one day's partition of `main` as it was loaded, on a branch that begins there, or on `main` itself."""
-    partition, ours = EqualTo(column, day), prefixed(properties)
-    if any(True for _ in loaded.scan(row_filter=partition).plan_files()):
-        change.delete(partition, ours, branch=branch)
+    _replace(change, loaded, EqualTo(column, day), parts, properties, branch)
+
+
+def _replace(
+    change: Change,
+    loaded: Table,
+    partitions: BooleanExpression,
+    parts: Sequence[str],
+    properties: dict[str, str],
+    branch: str,
+) -> None:
+    ours = prefixed(properties)
+    if any(True for _ in loaded.scan(row_filter=partitions).plan_files()):
+        change.delete(partitions, ours, branch=branch)
     if parts:
         change.add_files(list(parts), ours, check_duplicate_files=False, branch=branch)
 

@@ -180,6 +180,7 @@ class _Values:
         times = np.array(scored.event_times, np.int64).astype("datetime64[ms]")
         return [
             scored.keys,
+            *self._events(scored),
             [at] * rows,
             [piece.request_id] * rows,
             scored.positions,
@@ -192,6 +193,13 @@ class _Values:
             [self._sha256] * rows,
             *(self._feature(name, scored.rows) for name in self._features),
         ]
+
+    def _events(self, scored: Scored) -> list[Sequence[Any]]:
+        """Return the events' own columns, where the model has events."""
+        if not scored.happened:
+            return []
+        happened = np.array(scored.happened, np.int64).astype("datetime64[us]")
+        return [scored.events, np.datetime_as_string(happened, timezone="UTC").tolist()]
 
     def _feature(self, name: str, rows: Encoded) -> list[Any]:
         if name in self._numbers:

@@ -9,7 +9,8 @@ import numpy as np
 from backends.vectors import Key
 from models.encoding import Encoded
 
-COLUMNS = ("positions", "keys", "event_times", "stale", "scores", "decisions")  # of `Scored`, beside the rows
+# of `Scored`, beside the rows
+COLUMNS = ("positions", "keys", "event_times", "stale", "scores", "decisions", "events", "happened")
 
 
 class Scored(NamedTuple):
@@ -23,13 +24,17 @@ class Scored(NamedTuple):
     scores: Sequence[float]
     decisions: Sequence[bool]
     now: int
+    events: Sequence[Key | None] = ()  # of a model of events: their keys
+    happened: Sequence[int] = ()  # and when they did, microseconds since 1970 UTC
 
     def fresh(self) -> "Scored":
         """Leave out the rows with stale features."""
         if not any(self.stale):
             return self
         kept = [row for row, stale in enumerate(self.stale) if not stale]
-        columns: dict[str, Any] = {name: [getattr(self, name)[row] for row in kept] for name in COLUMNS}
+        columns: dict[str, Any] = {
+            name: [values[row] for row in kept] for name in COLUMNS if (values := getattr(self, name))
+        }
         return self._replace(rows=self.rows[np.array(kept, np.int64)], **columns)
 
 

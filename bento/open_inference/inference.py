@@ -83,9 +83,9 @@ class OpenInference:
         outputs = wanted(self._outputs, requested)
         requests = requests_of(self.contract, tensors)
         if len(requests) > INLINE_ROWS:
-            outcomes = await asyncio.to_thread(self.predictor.predict_many, requests, watch)
+            outcomes = await asyncio.to_thread(self.predictor.predict_many, requests, watch, True)
         else:
-            outcomes = await self.predictor.predict_many_async(requests, watch)
+            outcomes = await self.predictor.predict_many_async(requests, watch, whole=True)
         errors = {row: outcome for row, outcome in enumerate(outcomes) if isinstance(outcome, TandemError)}
         if errors:
             raise _one_of(errors, len(requests))

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bento.schema import FEATURES
+from bento.schema import FEATURES, RECORD
 from models.contract import CategoryFeature, Contract, Feature, NumberFeature
 from models.errors import Problem, ValueRejectedError
 
@@ -55,10 +55,13 @@ class Described(NamedTuple):
 
 
 def inputs_of(contract: Contract) -> dict[str, Described]:
-    """Return the tensors that may be sent: the entity key, and every feature in the contract's order."""
+    """Return the tensors that may be sent: the entity key, what an event has, and features in the contract's order."""
     key, kinds = contract.entity_key, {"number": "FP32", "category": BYTES}
     described = [Described(key, "INT64" if contract.entity_key_type == "integer" else BYTES, key)]
-    described += [Described(name, kinds[feature.kind], name) for name, feature in contract.features.items()]
+    if events := contract.events:
+        described.append(Described(events.key, "INT64" if events.key_type == "integer" else BYTES, events.key))
+        described += [Described(events.time, BYTES, events.time), Described(RECORD, "BOOL", RECORD)]
+    described += [Described(name, kinds[feature.kind], name) for name, feature in contract.asked.features.items()]
     return {one.name: one for one in described}
 
 
@@ -70,6 +73,9 @@ def outputs_of(contract: Contract) -> dict[str, Described]:
         Described("features_as_of", BYTES, "features_as_of"),  # ISO 8601; empty where no stored features were used
         Described("features_stale", "BOOL", "features_stale"),
     ]
+    if contract.events:
+        described.append(Described("history_events", "INT64", "history_events"))
+        described += [Described(name, "BOOL", name) for name in ("history_complete", "known_entity")]
     return {one.name: one for one in described}
 
 
@@ -115,6 +121,8 @@ def requests_of(contract: Contract, tensors: Sequence[Tensor]) -> list[dict[str,
     `ValueRejectedError` for a tensor that is not known here, stands twice, or has another number of rows.
     """
     columns = _columns(contract, tensors)
+    if contract.events:
+        return _events_of(contract, columns)
     keys = columns.pop(contract.entity_key, None)
     if not columns:
         return [{contract.entity_key: key} for key in keys or []]
@@ -125,15 +133,31 @@ def requests_of(contract: Contract, tensors: Sequence[Tensor]) -> list[dict[str,
     return [{contract.entity_key: key, FEATURES: row} for key, row in zip(keys, rows, strict=True)]
 
 
+def _events_of(contract: Contract, columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Return requests about events; an empty text, and a null, is as if it were left out."""
+    own = {name: columns.pop(name) for name in _beside_features(contract) if name in columns}
+    count = len(next(iter((own or columns).values())))
+    given = [{name: values[row] for name, values in columns.items()} for row in range(count)]
+    beside = [{n: v[row] for n, v in own.items() if v[row] is not None and v[row] != ""} for row in range(count)]
+    return [{**some, FEATURES: features} for some, features in zip(beside, given, strict=True)]
+
+
+def _beside_features(contract: Contract) -> list[str]:
+    """Return the names of the tensors that are no features."""
+    events = contract.events
+    return [contract.entity_key, *([events.key, events.time, RECORD] if events else [])]
+
+
 def _columns(contract: Contract, tensors: Sequence[Tensor]) -> dict[str, list[Any]]:
     if not tensors:
         raise refused("inputs", None, "are missing", f"Send {contract.entity_key}, features, or both as tensors.")
     columns: dict[str, list[Any]] = {}
+    features, beside = contract.asked.features, _beside_features(contract)
     for name, datatype, values in tensors:
-        feature = contract.features.get(name)
-        if feature is None and name != contract.entity_key:
-            known = ", ".join([contract.entity_key, *contract.features])
-            raise refused("inputs", name, "is neither the entity key nor a feature", f"Known: {known}.")
+        feature = features.get(name)
+        if feature is None and name not in beside:
+            what = "is neither the entity key nor a feature" if not contract.events else "is not asked for"
+            raise refused("inputs", name, what, f"Known: {', '.join([*beside, *features])}.")
         if name in columns:
             raise refused("inputs", name, "stands twice", "Send each tensor once.")
         if len(values) != len(tensors[0].values):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from statistics import median
 
 import numpy as np
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score, roc_curve
 
 from models.declaration import Gates, Int8Limits
 from models.encoding import Encoded
@@ -44,6 +44,15 @@ def expected_calibration_error(y: Labels, scores: Scores) -> float:
     """
     gaps = (y.astype(np.float64) - scores)[np.argsort(scores, kind="stable")]
     return float(sum(abs(part.sum()) for part in np.array_split(gaps, BINS)) / len(y))
+
+
+def recall_at(y: Labels, scores: Scores, false_positive_rate: float) -> float:
+    """Return the largest share of positives that any threshold finds without stopping more of the negatives than that.
+
+    A point of the ROC curve, not between two.
+    """
+    false_alarms, found, _ = roc_curve(y, scores, drop_intermediate=False)
+    return float(found[np.searchsorted(false_alarms, false_positive_rate, "right") - 1])
 
 
 def compare_int8(y: Labels, float_scores: Scores, int8_scores: Scores, threshold: float) -> dict[str, float]:

@@ -15,8 +15,9 @@ from models.encoding import Encoded, encode_arrow
 from models.errors import TandemError
 from models.scoring import Scorer, Scores
 from models.training.calibration import fold_into, platt
+from models.training.costs import cost_saved, least_costly_threshold
 from models.training.distillation import lesson
-from models.training.evaluation import evaluate
+from models.training.evaluation import evaluate, recall_at
 from models.training.graph import Encode, build_graph, dense_encoder, with_metadata
 from models.training.layout import learn_layout
 from models.training.network import Network, logits, sigmoid, train_network
@@ -56,6 +57,7 @@ def train(
     entity_key_type: KeyType,
     training_snapshot: str,
     dagster_run_id: str = "",
+    event_key_type: KeyType | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
     """Train the declared model on its examples; seeded, so the same examples give the same bytes.
@@ -64,7 +66,7 @@ def train(
     graph's probabilities are further than 1e-5 from the trainer's own.
     """
     seconds: dict[str, float] = {}
-    contract = contract_of(declaration, entity_key_type, training_snapshot, dagster_run_id)
+    contract = contract_of(declaration, entity_key_type, training_snapshot, dagster_run_id, event_key_type)
     with _timed(seconds, "rows"):
         split = split_examples(declaration, examples)
         training, calibration, test = _parts(declaration, contract, examples, split)
@@ -80,11 +82,17 @@ def train(
         platt_scaling = platt(logits(network.layers, encode, calibration.rows), calibration.y)
         layers = fold_into(network.layers, *platt_scaling)
         onnx = build_graph(contract, layout, layers)
+        if declaration.decision_costs:
+            threshold = least_costly_threshold(
+                calibration.y, Scorer(onnx).score(calibration.rows), declaration.decision_costs
+            )
+            contract = contract.model_copy(update={"decision_threshold": threshold})
+            onnx = with_metadata(onnx, contract.to_metadata())
         scores = Scorer(onnx).score(test.rows)
         difference = float(np.abs(scores - sigmoid(logits(layers, encode, test.rows))).max())
         _check_graph(contract, difference)
         all_scores = {"network": scores, "teacher": teacher.score(test.rows), "boosted_trees": plain.score(test.rows)}
-        metrics = {name: evaluate(test.y, s, declaration.decision_threshold) for name, s in all_scores.items()}
+        metrics = {name: _metrics(declaration, contract, test.y, s) for name, s in all_scores.items()}
     with _timed(seconds, "profile"):
         profile = learn_profile(contract, training.rows, Scorer(onnx).score(training.rows))
     return Trained(
@@ -114,14 +122,29 @@ def _parts(declaration: Declaration, contract: Contract, examples: pa.Table, spl
     return [_Part(rows[part], y[part]) for part in (split.train, split.calibration, split.test)]
 
 
+def _metrics(declaration: Declaration, contract: Contract, y: Labels, scores: Scores) -> dict[str, float]:
+    threshold, costs = contract.decision_threshold, declaration.decision_costs
+    metrics = evaluate(y, scores, threshold)
+    if costs:
+        metrics["cost_saved"] = cost_saved(y, scores, threshold, costs)
+    if declaration.events:  # positives are rare: what matters is at few false alarms
+        metrics |= {f"recall_at_{percent}_percent": recall_at(y, scores, percent / 100) for percent in (1, 0.1)}
+    return metrics
+
+
 def contract_of(
-    declaration: Declaration, entity_key_type: KeyType, training_snapshot: str, dagster_run_id: str = ""
+    declaration: Declaration,
+    entity_key_type: KeyType,
+    training_snapshot: str,
+    dagster_run_id: str = "",
+    event_key_type: KeyType | None = None,
 ) -> Contract:
     """Return the contract of a float network that is trained as declared, on that snapshot of the examples."""
     return Contract(
         model=declaration.name,
         entity_key=declaration.entity_key,
         entity_key_type=entity_key_type,
+        events=declaration.events_of(event_key_type or "integer"),
         features=declaration.features,
         decision_threshold=declaration.decision_threshold,
         precision="float32",

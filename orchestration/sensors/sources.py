@@ -1,6 +1,6 @@
 """Source tables: a new snapshot, whoever committed it, becomes a materialization, so that what reads it follows."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -14,14 +14,15 @@ from models.errors import SnapshotNotFoundError, TableNotFoundError
 SECONDS = 30
 
 
-def source_observers(declarations: Iterable[Declaration]) -> list[dg.SensorDefinition]:
-    """Make a sensor for each table that models read, however many share it."""
+def source_observers(declarations: Sequence[Declaration]) -> list[dg.SensorDefinition]:
+    """Make a sensor for each table that models read and others write, however many share it."""
     tables = {
         table
         for declaration in declarations
-        for table in (declaration.population.table, declaration.examples.table, declaration.outcomes_table)
+        for table in (declaration.source_table, declaration.examples.table, declaration.outcomes_table)
     }
-    return list(map(source_observer, sorted(tables)))
+    made = {declaration.features_table for declaration in declarations if declaration.events}
+    return list(map(source_observer, sorted(tables - made)))
 
 
 def source_observer(table: str) -> dg.SensorDefinition:

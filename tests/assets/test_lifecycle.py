@@ -28,6 +28,22 @@ LINEAGE = {
     "churn/request_drift": {"silver/churn_requests", "churn/champion"},
     "churn/outcomes": {"gold/churn_predictions", "silver/churn_examples"},
 }
+OF_FRAUD = {  # a model of events: its own table of features stands between what happens and the rest of its life
+    "silver/card_transactions": set(),
+    "silver/fraud_features": {"silver/card_transactions"},
+    "fraud/training_set": {"silver/fraud_features"},
+    "gold/fraud_predictions": {"fraud/champion", "silver/fraud_features"},
+    "fraud/outcomes": {"gold/fraud_predictions", "silver/card_transactions"},
+}
+
+
+def of_fraud(name: str) -> str:
+    return name.replace("churn", "fraud")
+
+
+TABLES = {"silver/active_customers", "silver/churn_examples", "silver/card_transactions"}
+SAME = {name: parents for name, parents in LINEAGE.items() if name not in TABLES}
+LINEAGE |= {of_fraud(name): {of_fraud(parent) for parent in parents} for name, parents in SAME.items()} | OF_FRAUD
 CHECKS = {
     "churn/quantized_model": {
         "int8_keeps_the_ranking",
@@ -57,6 +73,7 @@ CHECKS = {
     "churn/api": {"api_agrees_with_gold", "api_answers"},
     "silver/churn_requests": {"every_logged_line_is_read"},
 }
+CHECKS |= {of_fraud(name): checks for name, checks in CHECKS.items()}
 KINDS = {
     "silver/active_customers": {"iceberg"},
     "silver/churn_examples": {"iceberg"},
@@ -74,7 +91,10 @@ KINDS = {
     "churn/api": {"bentoml"},
     "silver/churn_requests": {"iceberg"},
 }
+KINDS |= {of_fraud(name): kinds for name, kinds in KINDS.items() if name not in TABLES}
+KINDS |= {"silver/card_transactions": {"iceberg"}, "silver/fraud_features": {"iceberg", "duckdb"}}
 BLOCKING = {"churn/champion", "gold/churn_predictions", "churn/online_features"}
+BLOCKING |= set(map(of_fraud, BLOCKING))
 WARNINGS = {"beats_the_champion", "is_ready_in_time"}  # on assets whose other checks block
 
 
@@ -111,14 +131,15 @@ def test_every_asset_says_what_it_is(graph, name):
 
 @pytest.mark.parametrize("name", LINEAGE)
 def test_a_models_assets_are_its_group_and_tables_stand_apart(graph, name):
-    asset, is_table = node(graph, name), name in ("silver/active_customers", "silver/churn_examples")
-    assert asset.group_name == ("silver" if is_table else "churn")
-    assert asset.owners == ([] if is_table else ["team:growth"])
+    asset, model = node(graph, name), "fraud" if "fraud" in name else "churn"
+    assert asset.group_name == ("silver" if name in TABLES else model)
+    team = {"churn": "team:growth", "fraud": "team:payments"}[model]
+    assert asset.owners == ([] if name in TABLES else [team])
 
 
 def test_tables_and_the_api_are_external_and_the_rest_is_made(graph):
     external = {key.to_user_string() for key in graph.external_asset_keys}
-    assert external == {"silver/active_customers", "silver/churn_examples", "churn/api"}
+    assert external == {*TABLES, "churn/api", "fraud/api"}
 
 
 def test_checks_say_what_must_hold(graph):
@@ -178,7 +199,8 @@ def test_a_second_file_is_a_second_model(home):
     assert definitions.resolve_job_def("tiny_nightly")
     assert definitions.resolve_schedule_def("tiny_training_schedule")
     assert definitions.resolve_sensor_def("tiny_api_observer")
-    assert set(LINEAGE) <= {key.to_user_string() for key in graph.get_all_asset_keys()}
+    ours = {name for name in LINEAGE if "fraud" not in name and name != "silver/card_transactions"}
+    assert ours <= {key.to_user_string() for key in graph.get_all_asset_keys()}
 
 
 def test_models_that_share_tables_share_their_assets(home):

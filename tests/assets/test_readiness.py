@@ -2,10 +2,13 @@
 
 from datetime import UTC, date, datetime, timedelta
 
+import dagster as dg
 import pytest
+from dagster._core.test_utils import freeze_time
 
-from assets.readiness import Readiness, evaluation, judge
+from assets.readiness import Readiness, evaluation, judge, readiness
 from models.declaration import Predictions
+from tests.event_model import DECLARED
 from tests.lives import TINY, declare
 
 BERLIN = Predictions(score_at="02:00", ready_by="08:00", timezone="Europe/Berlin", first_day=date(2026, 1, 1))
@@ -101,3 +104,28 @@ def test_the_result_says_what_is_late_since_when_and_what_to_do(home):
     assert "Also missing: 2026-11-27." in reason
     assert "materialize gold/tiny_predictions" in reason
     assert said.metadata["headline"].value == "tiny is late: no predictions of 2026-11-28"
+
+
+def test_a_day_of_events_is_due_the_morning_after(home):
+    swipes, a_day = declare(home, DECLARED), timedelta(days=1)
+    there = days("2026-11-01", "2026-11-26")
+    early, late = (
+        judge(BERLIN, LONG_AGO, there, at(f"2026-11-28 {t}"), swipes.scored_after) for t in ("06:59", "07:00")
+    )
+    assert (early.day, early.ready, early.missed) == (date(2026, 11, 26), True, ())
+    assert (late.day, late.ready, late.due) == (date(2026, 11, 27), False, at("2026-11-28 07:00"))
+    since = judge(BERLIN, at("2026-11-28 01:01"), there, at("2026-11-28 09:00"), a_day)  # the champion came after 02:00
+    assert since is None
+    assert (
+        "See whether silver.card_swipes arrived"
+        in evaluation(swipes, late, at("2026-11-28 09:05")).metadata["reason"].value
+    )
+
+
+def test_a_model_of_events_is_judged_by_the_day_that_is_over(home, instance):
+    swipes = declare(home, DECLARED)
+    with freeze_time(at("2026-11-25 12:00")):
+        instance.report_runless_asset_event(dg.AssetMaterialization(["swipes", "champion"]))
+    first, next_day = (readiness(swipes, instance, at(f"2026-11-{day} 08:00")) for day in (26, 27))
+    assert (first.day, first.ready, first.missed) == (date(2026, 11, 25), False, ())
+    assert (next_day.day, next_day.missed) == (date(2026, 11, 26), (date(2026, 11, 25),))

@@ -19,7 +19,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, StringType
 
 from backends.lakehouse.catalog import Lakehouse
-from backends.lakehouse.publishing import Staged, publish, rollback, rollbacks, write_day, write_whole
+from backends.lakehouse.publishing import Staged, publish, rollback, rollbacks, write_day, write_days, write_whole
 from backends.lakehouse.publishing import stage as stage_parts
 from backends.lakehouse.reading import Snapshot, is_one_of, partition_is
 from models.errors import LakehouseError, PublishConflictError, SnapshotNotFoundError, TableNotFoundError
@@ -518,6 +518,20 @@ def test_a_day_is_written_without_an_audit_in_one_commit(gold):
 def written(lake: Lakehouse, day: date, values: list[float]) -> list[str]:
     with lake.parts(GOLD, f"{DAY}={day}/", SCHEMA) as parts:
         return parts.write(0, scores(day, values).to_batches())
+
+
+def test_many_days_are_replaced_in_one_commit_and_no_others(gold):
+    sunday = SATURDAY + timedelta(days=1)
+    for day in (FRIDAY, SATURDAY, sunday):
+        write_day(gold, GOLD, DAY, day, written(gold, day, [0.1, 0.2]), {})
+    before = len(gold.history(GOLD))
+    parts = written(gold, FRIDAY, [0.3])
+    after = write_days(gold, GOLD, DAY, [FRIDAY, sunday], parts, {"note": "many"})  # nothing happened on Sunday
+    assert after.properties["note"] == "many"
+    assert gold.snapshot(GOLD).id == after.id
+    assert len(gold.history(GOLD)) <= before + 2  # the deletion and the files, which one commit brings
+    found = gold.read(GOLD).group_by(DAY).aggregate([([], "count_all")]).to_pylist()
+    assert {row[DAY]: row["count_all"] for row in found} == {FRIDAY: 1, SATURDAY: 2}
 
 
 def test_days_written_by_threads_are_all_there(settings, gold):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.online_store import OnlineStore, Vectors, open_store
-from backends.redis_store import loading, store
+from backends.redis_store import lines, loading
 from backends.redis_store.address import Address
 from backends.redis_store.layout import bucket, loader_of, pointer_of, vector_in
 from backends.redis_store.loading import Loader
@@ -137,7 +137,7 @@ def test_a_redis_that_was_emptied_knows_nobody_but_says_so(redis, read):
 
 
 def test_many_requests_for_a_lost_redis_try_to_connect_once(monkeypatch):
-    monkeypatch.setattr(store, "PAUSE_SECONDS", 600)
+    monkeypatch.setattr(lines, "PAUSE_SECONDS", 600)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         reader = RedisStore(Address("127.0.0.1", port, 3, connect_seconds=60, read_seconds=0.2), "tiny")

@@ -150,7 +150,7 @@ def test_the_client_sends_the_key_of_its_settings(monkeypatch):
 
 def test_the_page_for_users_shows_answers_as_they_are(rest):
     page = (ROOT / "docs" / "api.md").read_text()
-    one, many = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL))
+    one, many, *_of_events = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL))
     answer = ask(rest, "POST", "/predict", json={"customer_id": 1}).json()
     answers = ask(rest, "POST", "/predict_many", json={"rows": [{"customer_id": 1}, {"customer_id": 7}]}).json()
     assert list(answer) == list(one)

@@ -44,12 +44,12 @@ def problems(load):
 # --- what can be written ----------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_declaration_loads():
+def test_the_shipped_declarations_load():
     declaration = load_declaration(MODELS / "churn.yaml")
     assert declaration.name == "churn"
     assert sum(feature.kind == "number" for feature in declaration.features.values()) >= 12
     assert sum(feature.kind == "category" for feature in declaration.features.values()) >= 6
-    assert load_declarations(MODELS) == [declaration]
+    assert [each.name for each in load_declarations(MODELS)] == ["churn", "fraud"]
 
 
 def test_a_minimal_file_has_at_most_ten_lines_besides_its_features(load):

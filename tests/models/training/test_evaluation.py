@@ -11,6 +11,7 @@ from models.training.evaluation import (
     evaluate,
     expected_calibration_error,
     int8_verdict,
+    recall_at,
     rows_per_second,
     speedup,
 )
@@ -41,6 +42,13 @@ def test_metrics_of_a_case_small_enough_to_count():
     assert metrics["brier"] == pytest.approx((0.01 + 0.36 + 0.36 + 0.04) / 4)
     assert metrics["positive_rate"] == 0.75  # float32 0.4 reaches the threshold 0.4
     assert metrics["top_decile_lift"] == 2
+
+
+@pytest.mark.parametrize(("rate", "share"), [(0, 0.25), (0.1, 0.25), (0.34, 0.5), (0.5, 0.5), (1, 1)])
+def test_recall_at_a_rate_of_false_positives_is_that_of_the_best_threshold(rate: float, share: float):
+    y = np.array([1, 0, 1, 0, 1, 0, 1], np.float32)
+    scores = np.array([0.9, 0.8, 0.7, 0.5, 0.5, 0.5, 0.1], np.float32)  # three that cannot be told apart
+    assert recall_at(y, scores, rate) == share
 
 
 def test_calibration_error_is_small_for_true_probabilities_and_the_gap_for_shifted_ones(scored):

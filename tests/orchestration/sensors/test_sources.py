@@ -13,6 +13,7 @@ from assets.resources import Backends
 from assets.sources import report_tables
 from models.errors import LakehouseError
 from orchestration.sensors.sources import source_observer, source_observers
+from tests.event_model import DECLARED
 from tests.lives import TINY, changed, declare, write_table
 
 TABLE = "silver.active_customers"
@@ -48,6 +49,11 @@ def test_each_table_has_one_sensor_however_many_models_read_it(home):
     other = declare(home, TINY, name="other", outcomes={"table": "silver.outcomes"})
     names = [sensor.name for sensor in source_observers([tiny, other])]
     assert names == ["silver_active_customers_observer", "silver_outcomes_observer", "silver_tiny_examples_observer"]
+
+
+def test_the_features_of_events_are_made_here_and_not_watched(home):
+    names = [sensor.name for sensor in source_observers([declare(home, DECLARED)])]
+    assert names == ["silver_card_swipes_observer"]
 
 
 def test_a_table_that_is_not_there_yet_is_waited_for(look, others):
