@@ -29,7 +29,7 @@ from pyiceberg.types import PrimitiveType
 
 from models.errors import LakehouseError
 
-BATCH_ROWS = 32_768  # smaller ones wait for Python's lock more often; larger ones need more memory, 60 MB at twice it
+BATCH_ROWS = 65_536  # smaller ones wait for Python's lock more often, larger ones need more memory
 END = 2**63 - 1
 PROPERTIES = "tandem."  # prefix of ours among a snapshot's properties
 logging.getLogger("pyiceberg.io.pyarrow").addFilter(lambda record: "dictionary type" not in record.getMessage())
