@@ -115,10 +115,11 @@ def test_results_come_in_the_order_of_the_tasks_from_all_slots(engine):
 
 
 def test_the_cpu_time_of_the_executors_counts(engine):
+    engine.map(burn, [0.0, 0.0, 0.0])  # what their Python takes to start is not to be looked at
     own, before = time.process_time(), engine.cpu_seconds
     assert engine.map(burn, [0.3, 0.2, 0.5]) == [0.3, 0.2, 0.5]
     elsewhere = engine.cpu_seconds - before - (time.process_time() - own)
-    assert elsewhere >= 1.0  # what they take to start counts as well
+    assert 1.0 <= elsewhere < 3.0
 
 
 def test_what_the_function_carries_is_made_once_in_each_process(engine, tmp_path):
