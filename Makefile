@@ -19,7 +19,7 @@ help: ## show this list
 
 setup: .venv/.installed ## install uv (in a private folder, if there is none) and the locked dependencies
 
-demo: setup ## the whole life of one model on made customers: ROWS=5000000, STAY=1 keeps the API running
+demo: setup ## the whole life of one model on made customers (MODEL=fraud: card swipes): ROWS=5000000, STAY=1 keeps the API running
 	@$(BIN)/tandem demo --model $(MODEL) $(if $(filter-out file,$(origin ROWS)),--rows $(ROWS)) --examples $(EXAMPLES) $(if $(STAY),--stay)
 
 demo-weeks: setup ## the demo's customers live on: drift is seen, retrains, is promoted, recovers (WEEKS=24, 5 minutes)

@@ -163,8 +163,9 @@ def _parity(model: str, instance: dg.DagsterInstance) -> str:
     """Say what the replay of published customers found last."""
     key = dg.AssetCheckKey(dg.AssetKey([model, "api"]), "api_agrees_with_gold")
     record = instance.get_latest_asset_check_evaluation_record(key)
-    found = record.event.asset_check_evaluation if record and record.event else None
-    if record is None or found is None:
+    event = record.event if record else None
+    found = event.asset_check_evaluation if event else None
+    if event is None or found is None:
         return "not proved yet"
-    at = datetime.fromtimestamp(record.event.timestamp, UTC) if record.event else None
+    at = datetime.fromtimestamp(event.timestamp, UTC)
     return f"{'agrees' if found.passed else 'does not agree'} with Gold ({at:%Y-%m-%d %H:%M} UTC)"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import common, table_key
-from assets.predictions import partitions
+from assets.predictions import partitions, rows_scored
 from assets.resources import Backends
 from models.costs import Usage
 from models.declaration import Costs, Declaration
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from backends.lakehouse.reading import Snapshot
 
 ALONE = "the scoring alone: Dagster has no record of the run that published it"
-# What the service has counted when a report is made; the next one goes on from there.
+# What the service had counted when it was last asked; the next report goes on from there.
 COUNTED_CPU, COUNTED_PREDICTIONS = "api_cpu_seconds_so_far", "api_predictions_so_far"
 
 
@@ -49,7 +49,7 @@ def costs(declaration: Declaration) -> dg.AssetsDefinition:
         api = counted.since(before) if counted else None
         if api and not api.predictions:
             api, said = None, "It answered no request since the last report."
-        return dg.MaterializeResult(metadata=_report(declaration.costs, night, api, counted, said))
+        return dg.MaterializeResult(metadata=_report(declaration.costs, night, api, counted or before, said))
 
     return _costs
 
@@ -97,25 +97,21 @@ def _rounded(figure: float) -> float:
 
 def _night(context: dg.AssetExecutionContext, backends: Backends, declaration: Declaration) -> Measured:
     """Read what the published night says of itself, and what Dagster knows of its run."""
-    from backends.nights import published_nights
+    from backends.night_drift import night_of
 
     table, day = declaration.predictions_table, context.partition_key
     with backends.lakehouse() as lake:
-        snapshot = published_nights(lake, table).get(day)
-    if snapshot is None:
-        raise dg.Failure(f"{table} has no published night of {day}. Materialize that partition of it first.")
+        snapshot = night_of(lake, table, day)
     if "scoring_cpu_seconds" not in snapshot.properties:
         raise dg.Failure(f"When {day} of {table} was scored, its costs were not measured yet. Score it again.")
     return _measured(declaration, snapshot, _facts_of_run(context.instance, declaration, day, snapshot))
 
 
 def _measured(declaration: Declaration, snapshot: "Snapshot", facts: dict[str, Any]) -> Measured:
-    from models.audit import histogram_from_text
-
     without = f", without counting {declaration.features_table}" if declaration.events else ""
-    said, rows = snapshot.properties, int(histogram_from_text(snapshot.properties["score_histogram"]).sum())
+    said = snapshot.properties
     return Measured(
-        Usage(rows, float(facts.get("cpu_seconds", said["scoring_cpu_seconds"]))),
+        Usage(rows_scored(snapshot), float(facts.get("cpu_seconds", said["scoring_cpu_seconds"]))),
         int(said["bytes_read"]),
         snapshot.bytes_added,
         facts.get("seconds"),

@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.drift_report import NO_PROFILE, drift_facts, pictures_of, too_few, verdict
 from assets.metadata import common, picture, table_key
-from assets.predictions import partitions
+from assets.predictions import partitions, rows_scored
 from assets.resources import Backends
 from models.declaration import Declaration
 from models.declaration import Drift as Limits
@@ -58,7 +58,7 @@ def drift(declaration: Declaration) -> dg.AssetsDefinition:
                 **pictures_of(found, limits),
                 **_over_time(history, limits),
             },
-            check_results=list(_verdicts(declaration, found, _rows_of(night), about)),
+            check_results=list(_verdicts(declaration, found, rows_scored(night), about)),
         )
 
     return _drift
@@ -78,13 +78,6 @@ def _drift_of(backends: Backends, declaration: Declaration, night: "Snapshot") -
     scorer = Scorer(registry.read_version(version), night.properties["model_sha256"])
     profile = profile_in(scorer.metadata)
     return drift_of(scorer.contract, profile, counted) if profile and counted.fit(profile) else None
-
-
-def _rows_of(night: "Snapshot") -> int:
-    """Return how many rows were scored, of which a sample was counted."""
-    from models.audit import histogram_from_text
-
-    return int(histogram_from_text(night.properties["score_histogram"]).sum())
 
 
 def _not_possible(declaration: Declaration, about: dict[str, Any]) -> dg.MaterializeResult:

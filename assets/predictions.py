@@ -14,6 +14,7 @@ from models.errors import AuditError, Problem
 from models.event_rules import EVENT_DAY
 
 if TYPE_CHECKING:
+    from backends.lakehouse.reading import Snapshot
     from backends.nights import Night, Published
 
 AUDITS = {
@@ -35,11 +36,6 @@ def partitions(declaration: Declaration) -> dg.DailyPartitionsDefinition:
     schedule = declaration.predictions
     today = 0 if declaration.scored_after else 1
     return dg.DailyPartitionsDefinition(schedule.first_day.isoformat(), timezone=schedule.timezone, end_offset=today)
-
-
-def newest_day(declaration: Declaration, today: date) -> date:
-    """Return the newest day that can be scored: today, or for events the day that is over."""
-    return today - declaration.scored_after
 
 
 def predictions(declaration: Declaration) -> dg.AssetsDefinition:
@@ -117,6 +113,13 @@ def ready_by(declaration: Declaration) -> dg.FreshnessPolicy:
     begin, end = (timedelta(hours=int(t[:2]), minutes=int(t[3:])) for t in (schedule.score_at, schedule.ready_by))
     window = min(end - begin + timedelta(hours=1), timedelta(days=1))
     return dg.FreshnessPolicy.cron(f"{minute} {hour} * * *", lower_bound_delta=window, timezone=schedule.timezone)
+
+
+def rows_scored(night: "Snapshot") -> int:
+    """Return how many rows a published night has scored, by the histogram that it keeps of them."""
+    from models.audit import histogram_from_text
+
+    return int(histogram_from_text(night.properties["score_histogram"]).sum())
 
 
 def _check_results(problems: list[Problem], evidence: dict[str, dict[str, float]]) -> Iterator[dg.AssetCheckResult]:

@@ -52,11 +52,10 @@ def load_features(
 
 
 def _batches(plan: Plan, contract: Contract, repeated: pa.Array, time_column: str | None) -> Iterator[Batch]:
-    for file in plan.files:
-        for batch in plan.batches(file):
-            rows = accept(contract, batch, repeated)
-            values = rows.keys.to_numpy() if contract.entity_key_type == "integer" else rows.keys.to_pylist()
-            yield values, rows.encoded, _event_times(plan, batch, rows, time_column)
+    for batch in plan.stream():
+        rows = accept(contract, batch, repeated)
+        values = rows.keys.to_numpy() if contract.entity_key_type == "integer" else rows.keys.to_pylist()
+        yield values, rows.encoded, _event_times(plan, batch, rows, time_column)
 
 
 def _event_times(plan: Plan, batch: pa.RecordBatch, rows: Accepted, time_column: str | None) -> EventTimes:

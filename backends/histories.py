@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backends.online_store import nothing_loaded
+from backends.online_store import nothing_loaded, unknown_scheme
 from backends.vectors import Key
 from models.contract import Contract
 from models.errors import OnlineStoreError, StoreMismatchError
@@ -119,10 +119,7 @@ def open_histories(uri: str, contract: Contract) -> HistoryStore:
         from backends.redis_store.histories import RedisHistories
 
         return RedisHistories(Address.parse(uri), contract)
-    raise OnlineStoreError(
-        f"The online store's scheme {scheme!r} is not known. Set TANDEM_ONLINE_STORE to lmdb://<folder>, "
-        "redis://<host>:<port>/<database>, or rediss:// for TLS."
-    )
+    raise unknown_scheme(scheme)
 
 
 def history_of_contract(contract: Contract) -> History:

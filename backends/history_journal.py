@@ -16,6 +16,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from backends.lmdb_store import sync_folder
+
 NAME = "journal-"
 SYNC_SECONDS = 1.0
 FRAME = struct.Struct("<IIH")  # CRC-32 and length of the rest, then the key's length
@@ -74,7 +76,7 @@ class Journal:
             with self._lock:
                 files, self._unsynced = self._unsynced, set()
                 ended, self._ended = self._ended, set()
-                if not files:
+                if not (files or ended):
                     self._syncing = False
                     return
             try:
@@ -117,12 +119,3 @@ def _framed(entry: Entry) -> bytes:
     key, event = entry
     rest = key + event
     return FRAME.pack(zlib.crc32(rest), len(rest), len(key)) + rest
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

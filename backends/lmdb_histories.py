@@ -41,14 +41,13 @@ from backends.histories import (
     not_loaded,
     remembered,
 )
-from backends.history_journal import Journal, journaled, journals, number_of, sync_folder
-from backends.online_store import loading_elsewhere
+from backends.history_journal import Journal, journaled, journals, number_of
+from backends.lmdb_store import HISTORIES, alone, sync_folder
 from backends.vectors import Key, pack_key
 from models.contract import Contract
 from models.errors import StoreUnavailableError
 from models.history import Events, History, pack, unpack
 
-PREFIX = "histories-"
 LIVE, BASE, BOOT = "live.mdb", "base.mdb", "boot"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MOST_BYTES = 2**38  # of address space; the file takes what it needs
@@ -86,7 +85,7 @@ class LmdbHistories(HistoryStore):
     def __init__(self, folder: Path, contract: Contract) -> None:
         super().__init__(contract)
         self._home = folder / contract.model
-        self._folder = self._home / f"{PREFIX}{self.layout}"
+        self._folder = self._home / f"{HISTORIES}{self.layout}"
         self._live: _Live | None = None
 
     def fetch_and_append(self, entities: Sequence[Key], events: Events, record: Sequence[bool]) -> list[Remembered]:
@@ -111,7 +110,7 @@ class LmdbHistories(HistoryStore):
         """See `HistoryStore`. Needs room for a second copy of the records."""
         started = time.perf_counter()
         self._folder.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with alone(self._home, self.model):
             live = self._opened()
             number = live.turn()
             entities, rows = self._merge(live, lake, span)
@@ -149,7 +148,7 @@ class LmdbHistories(HistoryStore):
         return state
 
     def _layouts(self) -> list[str]:
-        return [f.name.removeprefix(PREFIX) for f in self._home.glob(f"{PREFIX}*") if (f / BASE).exists()]
+        return [f.name.removeprefix(HISTORIES) for f in self._home.glob(f"{HISTORIES}*") if (f / BASE).exists()]
 
     def _opened(self) -> "_Live":
         """Open the folder if that was not done yet."""
@@ -191,6 +190,7 @@ class LmdbHistories(HistoryStore):
                 with live.environment.begin(write=True) as transaction:
                     for key in stale[start : start + LOADED_AT_ONCE]:
                         self._put(transaction, key, nothing, span.since, span)
+                time.sleep(PAUSE_SECONDS)
             if last is None:
                 return
             after = last
@@ -202,18 +202,8 @@ class LmdbHistories(HistoryStore):
         else:
             transaction.put(key, record)
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the loader's lock; the kernel drops it with the process, however that ends."""
-        with (self._home / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise loading_elsewhere(self.model) from error
-            yield
-
     def _forget_others(self) -> None:
-        for folder in self._home.glob(f"{PREFIX}*"):
+        for folder in self._home.glob(f"{HISTORIES}*"):
             loaded_at = folder / "loaded_at"
             if folder != self._folder and loaded_at.exists() and forgettable(loaded_at.read_text()):
                 shutil.rmtree(folder)

@@ -35,6 +35,7 @@ from models.contract import Contract
 ROWS_PER_COMMIT = 131_072  # about 12 MB: keeps the writer's memory flat, and costs no time
 LOOK_EVERY_SECONDS = 0.1  # how soon a reader notices a new generation
 
+HISTORIES = "histories-"  # how the folders of `lmdb_histories` begin, in the same home; a load leaves them alone
 POINTER = "current"  # names the generation that readers use
 DATA = "vectors.mdb"
 PROPERTIES = "properties.json"
@@ -73,30 +74,20 @@ class LmdbStore(OnlineStore):
         self._home.mkdir(parents=True, exist_ok=True)
         loaded_at = datetime.now(UTC)
         folder = self._home / generation_name(loaded_at)
-        with self._alone():
+        with alone(self._home, self.model):
             try:
                 folder.mkdir()
                 rows = _write_vectors(folder, contract, batches)
                 facts = facts_of(contract, loaded_at, rows, properties)
                 _write_synced(folder / PROPERTIES, json.dumps(facts, indent=2))
-                _sync(folder)
+                sync_folder(folder)
                 _write_synced(self._home / f"{POINTER}.new", folder.name)
                 (self._home / f"{POINTER}.new").replace(self._home / POINTER)
-                _sync(self._home)
+                sync_folder(self._home)
             finally:
                 self._remove_all_but_current()
         size = sum(file.stat().st_size for file in folder.iterdir())
         return LoadReport(rows, size, time.perf_counter() - started, folder.name)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the loader's lock; the kernel drops it with the process, however that ends."""
-        with (self._home / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise loading_elsewhere(self.model) from error
-            yield
 
     def _remove_all_but_current(self) -> None:
         try:
@@ -104,7 +95,7 @@ class LmdbStore(OnlineStore):
         except FileNotFoundError:
             current = ""
         for folder in self._home.iterdir():
-            if folder.is_dir() and folder.name != current:
+            if folder.is_dir() and folder.name != current and not folder.name.startswith(HISTORIES):
                 shutil.rmtree(folder)
 
     def _current(self) -> "_Generation":
@@ -184,8 +175,19 @@ def _write_synced(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    """Make the folder's entries durable."""
+@contextlib.contextmanager
+def alone(home: Path, model: str) -> Iterator[None]:
+    """Hold the lock of a model's loaders; the kernel drops it with the process, however that ends."""
+    with (home / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise loading_elsewhere(model) from error
+        yield
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

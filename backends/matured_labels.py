@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -33,8 +34,9 @@ class LabelsOfDay:
 class Matured:
     """All outcomes of a span of days.
 
-    `rows` were found; `incomplete` have no key, time or label; `repeated` say again what is known; `contradicting`
-    ones, of an entity with both outcomes on one day, count for nothing. Of the entities, one in `one_in` is looked at.
+    `rows` were found; `incomplete` have no key or label; `repeated` say again what is known; `contradicting` ones, of
+    an entity with both outcomes on one day, count for nothing. Of the entities, one in `one_in` is looked at. Rows
+    without a time are of no day, and not found.
     """
 
     days: dict[date, LabelsOfDay]
@@ -107,7 +109,7 @@ class _Gathered:
 def _by_day(agreed: pa.Table) -> Iterator[tuple[date, LabelsOfDay]]:
     ordered = agreed.sort_by(DAY).combine_chunks()
     starts = np.flatnonzero(np.diff(ordered[DAY].cast(pa.int32()).to_numpy(), prepend=np.int32(-(2**31))))
-    for start, end in zip(starts, [*starts[1:], len(ordered)], strict=True):
+    for start, end in pairwise([*starts, len(ordered)]):
         rows = ordered.slice(start, end - start)
         outcomes: npt.NDArray[np.float32] = rows[f"{LABEL}_min"].to_numpy()
         yield rows[DAY][0].as_py(), LabelsOfDay(rows[KEY].combine_chunks(), outcomes)
@@ -149,9 +151,7 @@ def _batches(lake: Lakehouse, declaration: Declaration, first: date, last: date)
     time_column = declaration.examples.time or ""
     columns = [declaration.row_key, time_column, declaration.examples.label]
     where = _about(time_column, lake.schema(declaration.outcomes_table).field(time_column).type, first, last)
-    plan = lake.plan(declaration.outcomes_table, columns, where=where)
-    for file in plan.files:
-        yield from plan.batches(file)
+    return lake.plan(declaration.outcomes_table, columns, where=where).stream()
 
 
 def _about(column: str, kind: pa.DataType, first: date, last: date) -> Filter:
@@ -167,10 +167,10 @@ def _about(column: str, kind: pa.DataType, first: date, last: date) -> Filter:
 def _as_labels(
     declaration: Declaration, batch: pa.RecordBatch, key_type: pa.DataType, first: date, last: date
 ) -> pa.Table:
-    """Return key, day and label of the rows of the days; rows without a time come along, to be counted."""
+    """Return key, day and label of the rows of the days."""
     examples = declaration.examples
     days = local_days(batch.column(examples.time), declaration.predictions.timezone)
-    wanted = pc.fill_null(pc.and_(pc.greater_equal(days, first), pc.less_equal(days, last)), True)
+    wanted = pc.and_(pc.greater_equal(days, first), pc.less_equal(days, last))
     label = batch.column(examples.label)
     if pa.types.is_floating(label.type):
         label = pc.if_else(pc.is_nan(label), None, label)

@@ -105,6 +105,14 @@ def loading_elsewhere(model: str) -> OnlineStoreError:
     )
 
 
+def unknown_scheme(scheme: str) -> OnlineStoreError:
+    """Return the error of an address that names no store."""
+    return OnlineStoreError(
+        f"The online store's scheme {scheme!r} is not known. Set TANDEM_ONLINE_STORE to lmdb://<folder>, "
+        "redis://<host>:<port>/<database>, or rediss:// for TLS."
+    )
+
+
 def open_store(uri: str, model: str) -> OnlineStore:
     """Return the store of one model at `lmdb://<folder>`, `redis://` or `rediss://`. Nothing is opened yet.
 
@@ -120,7 +128,4 @@ def open_store(uri: str, model: str) -> OnlineStore:
         from backends.redis_store.store import RedisStore
 
         return RedisStore(Address.parse(uri), model)
-    raise OnlineStoreError(
-        f"The online store's scheme {scheme!r} is not known. Set TANDEM_ONLINE_STORE to lmdb://<folder>, "
-        "redis://<host>:<port>/<database>, or rediss:// for TLS."
-    )
+    raise unknown_scheme(scheme)

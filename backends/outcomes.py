@@ -5,7 +5,7 @@ readers count on it (`ready_by`), or else what it showed first after that. What 
 rollback took away later, does not matter.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from functools import partial
@@ -96,8 +96,9 @@ def realised_outcomes(lake: Lakehouse, engine: Engine, declaration: Declaration,
         raise LakehouseError(f"Table {table!r} has no column {key!r}: it was made for another key.")
     matured = matured_labels(lake, declaration, first, last, gold.field(key).type)
     shown = publications_shown(lake, table, {day: ready_at(declaration, day) for day in matured.days})
-    honest = {day for day, night in shown.items() if not _could_know(lake, declaration, day, night)}
-    wanted = [_wanted(lake, declaration, day, matured.days[day], shown[day]) for day in sorted(honest)]
+    afterwards = _afterwards(lake, declaration, shown)
+    honest = sorted(shown.keys() - afterwards)
+    wanted = [_wanted(lake, declaration, day, matured.days[day], shown[day]) for day in honest]
     score = f"{declaration.name}_probability"
     return Outcomes(
         first,
@@ -105,7 +106,7 @@ def realised_outcomes(lake: Lakehouse, engine: Engine, declaration: Declaration,
         matured,
         days=engine.map(partial(join_day, key, score), wanted),
         unpublished=sorted(matured.days.keys() - shown.keys()),
-        afterwards=sorted(shown.keys() - honest),
+        afterwards=sorted(afterwards),
     )
 
 
@@ -126,14 +127,17 @@ def ready_at(declaration: Declaration, day: date) -> datetime:
 # --- what may be judged ---------------------------------------------------------------------------------------------
 
 
-def _could_know(lake: Lakehouse, declaration: Declaration, day: date, night: Publication) -> bool:
-    """Tell whether a night was made up for so late that its model may have learned from the outcomes of the day."""
+def _afterwards(lake: Lakehouse, declaration: Declaration, shown: Mapping[date, Publication]) -> set[date]:
+    """Return the days made up for so late that their models may have learned from their outcomes."""
     zone = ZoneInfo(declaration.predictions.timezone)
-    published = night.snapshot.committed_at.astimezone(zone).date()
-    if published <= day + max(timedelta(days=declaration.outcomes.after_days), declaration.scored_after):
-        return False
-    learned = _newest_example(lake, declaration, night.snapshot.properties.get("training_snapshot", ""))
-    return learned is None or learned >= day
+    in_time = max(timedelta(days=declaration.outcomes.after_days), declaration.scored_after)
+    late = {
+        day: night.snapshot.properties.get("training_snapshot", "")
+        for day, night in shown.items()
+        if night.snapshot.committed_at.astimezone(zone).date() > day + in_time
+    }
+    learned = {examples: _newest_example(lake, declaration, examples) for examples in set(late.values())}
+    return {day for day, examples in late.items() if (newest := learned[examples]) is None or newest >= day}
 
 
 def _newest_example(lake: Lakehouse, declaration: Declaration, snapshot: str) -> date | None:
@@ -144,7 +148,7 @@ def _newest_example(lake: Lakehouse, declaration: Declaration, snapshot: str) ->
     except (LakehouseError, ValueError):  # expired meanwhile, or not known
         return None
     zone = declaration.predictions.timezone
-    known = (batch.filter(batch.column(label).is_valid()) for batch in _all_batches(plan))
+    known = (batch.filter(batch.column(label).is_valid()) for batch in plan.stream())
     newest = (pc.max(local_days(batch.column(column), zone)).as_py() for batch in known)
     return max((day for day in newest if day is not None), default=None)
 
@@ -185,14 +189,10 @@ def join_day(key: str, score: str, wanted: WantedDay) -> JoinedDay:
 def _chunks(plan: Plan, size: int) -> Iterator[pa.Table]:
     """Stream a plan's rows, about `size` at a time."""
     gathered: list[pa.RecordBatch] = []
-    for batch in _all_batches(plan):
+    for batch in plan.stream():
         gathered.append(batch)
         if sum(map(len, gathered)) >= size:
             yield pa.Table.from_batches(gathered)
             gathered = []
     if gathered:
         yield pa.Table.from_batches(gathered)
-
-
-def _all_batches(plan: Plan) -> Iterable[pa.RecordBatch]:
-    return (batch for file in plan.files for batch in plan.batches(file))

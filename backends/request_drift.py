@@ -71,9 +71,7 @@ def _count(requests: Requests, plan: Plan, scorer: Scorer, features: Sequence[st
 
 
 def _batches(plan: Plan) -> Iterator[pa.RecordBatch]:
-    for file in plan.files:
-        for batch in plan.batches(file):
-            yield batch.cast(plan.schema)
+    return (batch.cast(plan.schema) for batch in plan.stream())
 
 
 def _count_who(requests: Requests, batch: pa.RecordBatch) -> None:

@@ -51,7 +51,7 @@ def kernel(folder: Path, precision: str) -> Run:
     scorer = home.scorer(precision)
     with home.lakehouse() as lake:
         plan = population_plan(lake, scorer.contract, CUSTOMERS, None)
-        rows = [encode_arrow(scorer.contract, batch) for file in plan.files for batch in plan.batches(file)]
+        rows = [encode_arrow(scorer.contract, batch) for batch in plan.stream()]
 
     def run() -> int:
         with ThreadPoolExecutor(THREADS) as pool:
@@ -99,10 +99,9 @@ def onnx_converter(folder: Path) -> Run:
         with home.lakehouse() as lake:
             plan = lake.plan(CUSTOMERS, [declaration.entity_key, *declaration.features])
             keys, scores = [], []
-            for file in plan.files:
-                for batch in plan.batches(file):
-                    keys.append(batch.column(declaration.entity_key))
-                    scores.append(session.run([output], feed(batch))[0][:, 1])
+            for batch in plan.stream():
+                keys.append(batch.column(declaration.entity_key))
+                scores.append(session.run([output], feed(batch))[0][:, 1])
             return _append(lake, "gold.by_converter", pa.chunked_array(keys), np.concatenate(scores))
 
     return run

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from backends.vectors import MAX_KEY_BYTES, Key, pack_key
-from bento.request_reader import NO_VALUES
+from bento.request_reader import NO_VALUES, check_form
 from bento.schema import FEATURES, RECORD
 from models.contract import Contract
 from models.errors import Problem, ValueRejectedError
@@ -42,7 +42,7 @@ class EventReader:
         self._contract = contract
         self._events = contract.events
         fields = (contract.entity_key, contract.events.key, contract.events.time, FEATURES, RECORD)
-        self._known = dict.fromkeys(fields)
+        self._known = frozenset(fields)
         self._remedy = (
             f"Send {contract.entity_key} and {FEATURES}; known beside them: {', '.join(fields[1:3])}, {RECORD}."
         )
@@ -52,7 +52,7 @@ class EventReader:
 
         `now` is in microseconds since 1970. Without a time it happens now, each row a microsecond after the one before.
         """
-        self._check_form(request)
+        check_form(request, self._known, self._remedy)
         problems: list[Problem] = []
         key, event = request.get(self._contract.entity_key), request.get(self._events.key)
         self._check_entity(key, problems)
@@ -67,13 +67,6 @@ class EventReader:
             raise ValueRejectedError(problems)
         number = secrets.randbits(64) - 2**63 if event is None else key_number(event)
         return AskedEvent(row, key, event, number, at, given or NO_VALUES, record)
-
-    def _check_form(self, request: Any) -> None:
-        if not isinstance(request, dict):
-            raise ValueRejectedError([Problem("request", request, "is not a JSON object", self._remedy)])
-        unknown = [name for name in request if name not in self._known]
-        if unknown:
-            raise ValueRejectedError([Problem(n, request[n], "is not known here", self._remedy) for n in unknown])
 
     def _check_entity(self, key: Any, problems: list[Problem]) -> None:
         if key is None:

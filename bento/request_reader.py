@@ -1,6 +1,6 @@
 """What a request asks for: whom it is about and which values it brings along, checked before anything is looked up."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,7 @@ class RequestReader:
     def read(self, row: int, request: Any) -> Asked:
         """Take a request apart and check all of it; `ValueRejectedError` for what does not fit the contract."""
         remedy = f"Send {self._contract.entity_key}, {FEATURES}, or both."
-        if not isinstance(request, dict):
-            raise ValueRejectedError([Problem("request", request, "is not a JSON object", remedy)])
-        if not request.keys() <= self._known:
-            unknown = [name for name in request if name not in self._known]
-            raise ValueRejectedError([Problem(name, request[name], "is not known here", remedy) for name in unknown])
+        check_form(request, self._known, remedy)
         key, given = request.get(self._contract.entity_key), request.get(FEATURES)
         if key is None and given is None:
             raise ValueRejectedError([Problem(self._contract.entity_key, None, "is missing", remedy)])
@@ -75,6 +71,15 @@ class RequestReader:
     def _unknown(self, given: Mapping[str, Any]) -> Change:
         remedy = f"Known: {', '.join(self._contract.features)}."
         raise ValueRejectedError([Problem(name, value, "is not a feature", remedy) for name, value in given.items()])
+
+
+def check_form(request: Any, known: Set[str], remedy: str) -> None:
+    """Check that a request is a JSON object of fields that are known; `ValueRejectedError` where it is not."""
+    if not isinstance(request, dict):
+        raise ValueRejectedError([Problem("request", request, "is not a JSON object", remedy)])
+    if not request.keys() <= known:
+        unknown = [name for name in request if name not in known]
+        raise ValueRejectedError([Problem(name, request[name], "is not known here", remedy) for name in unknown])
 
 
 def _reader(contract: Contract, name: str, feature: Feature) -> Callable[[Mapping[str, Any]], Change]:

@@ -66,18 +66,13 @@ def expected_auc(probability: Floats) -> float:
     p_j (1 - p_i) when `j` is; the former is larger exactly where p_i > p_j. The AUC of one draw of labels scatters
     around it.
     """
-    p, rows = np.unique(probability, return_counts=True)
-    leave, stay = rows * p, rows * (1 - p)
-    below = np.cumsum(stay) - stay
-    itself = rows * p * (1 - p)
-    won = (leave * below).sum() + (leave * stay - itself).sum() / 2
-    return float(won / (leave.sum() * stay.sum() - itself.sum()))
+    return expected_auc_of(probability, probability)
 
 
 def expected_auc_of(scores: npt.NDArray[np.floating[Any]], probability: Floats) -> float:
     """Return the expected AUC of any `scores` [rows] against labels drawn from the true `probability` [rows].
 
-    The same sum as in `expected_auc`, with `s` for the order; for the true probabilities themselves it is that.
+    The same sum as in `expected_auc`, with `s` for the order.
     """
     values, place = np.unique(scores, return_inverse=True)
     leave, stay, itself = (

@@ -17,7 +17,7 @@ from demo.card_lake import TRANSACTIONS, write_transactions
 from demo.fraud_report import Yardstick, fraud_report, report_table
 from demo.jobs import run_job, succeeded
 from demo.progress import Stages
-from demo.run import Demo, keep
+from demo.run import Demo, keep, stay_up
 from demo.summary import Facts, parity
 from demo.transactions import Stream
 from models.scoring import Scorer
@@ -51,11 +51,6 @@ class FraudDemo:
             succeeded(run_job(self.demo.definitions, self.instance, f"{MODEL}_features", tags=tags))
         return time.monotonic() - begun
 
-    def train(self) -> None:
-        """Train, quantize, promote and build."""
-        with self.demo.stages.stage("train, quantize, promote, build"):
-            succeeded(run_job(self.demo.definitions, self.instance, f"{MODEL}_training"))
-
     def measure(self) -> list[Yardstick]:
         """Measure the champion beside trees and the best that is possible."""
         backends, declaration = self.demo.backends, self.demo.declaration
@@ -66,7 +61,7 @@ class FraudDemo:
             return fraud_report(lake, declaration, scorer, self.stream)
 
 
-def run_fraud_demo(settings: Settings, *, rows: int, seed: int) -> None:
+def run_fraud_demo(settings: Settings, *, rows: int, seed: int, stay: bool = False) -> None:
     """Make a stream, count histories, train, score a day, publish, measure and sum up."""
     begun = time.monotonic()
     prepare(settings)
@@ -77,15 +72,17 @@ def run_fraud_demo(settings: Settings, *, rows: int, seed: int) -> None:
         run = FraudDemo(demo, Stream(rows, last_day, seed), dg.DagsterInstance.get())
         run.write()
         counting = run.count_histories()
-        run.train()
-        with demo.api():
+        demo.run_job(run.instance, "train, quantize, promote, build", f"{MODEL}_training")
+        with demo.api() as process:
             demo.run_job(run.instance, "score, publish, load, prove", f"{MODEL}_nightly", last_day.isoformat())
-        yardsticks = run.measure()
-        stages.close()
-        facts = Facts(demo.declaration, demo.backends, run.instance, demo.url, 0, time.monotonic() - begun)
-        screen = _summary(facts, run.stream, counting, yardsticks)
-        console.print(screen)
-        keep(screen, settings.home / "demo.svg")
+            yardsticks = run.measure()
+            stages.close()
+            facts = Facts(demo.declaration, demo.backends, run.instance, demo.url, 0, time.monotonic() - begun)
+            screen = _summary(facts, run.stream, counting, yardsticks)
+            console.print(screen)
+            keep(screen, settings.home / f"demo-{MODEL}.svg")
+            if stay:
+                stay_up(console, demo.url, process.wait)
 
 
 def _summary(facts: Facts, stream: Stream, counting: float, yardsticks: list[Yardstick]) -> RenderableType:

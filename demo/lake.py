@@ -1,6 +1,6 @@
 """Write the demo's population into the lake: two Iceberg tables, each in one commit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import chain
 
@@ -44,14 +44,29 @@ def write_chunks(
     tick: Callable[[int], None],
 ) -> Snapshot:
     """Replace a table by what `make` makes of each chunk of its rows."""
-    schema = make(Chunk(0, 1)).schema
+    schema, chunks = make(Chunk(0, 1)).schema, customer_chunks(rows)
+    return write_pieces(lake, engine, table, schema, len(chunks), lambda index: make(chunks[index]), tick)
+
+
+def write_pieces(
+    lake: Lakehouse,
+    engine: Engine,
+    table: str,
+    schema: pa.Schema,
+    pieces: int,
+    make: Callable[[int], pa.Table],
+    tick: Callable[[int], None],
+    distinct: Sequence[str] = (),
+) -> Snapshot:
+    """Replace a table by what `make` makes of each number below `pieces`; `distinct` columns hardly repeat a value."""
     plain = pa.schema([f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema])
     lake.ensure_table(table, plain)
-    with lake.parts(table, "", schema) as parts:
+    with lake.parts(table, "", schema, distinct) as parts:
 
-        def write(chunk: Chunk) -> list[str]:
-            addresses = parts.write(chunk.index, make(chunk).to_batches())
-            tick(chunk.rows)
+        def write(piece: int) -> list[str]:
+            made = make(piece)
+            addresses = parts.write(piece, made.to_batches())
+            tick(len(made))
             return addresses
 
-        return write_whole(lake, table, list(chain.from_iterable(engine.map(write, customer_chunks(rows)))), {})
+        return write_whole(lake, table, list(chain.from_iterable(engine.map(write, range(pieces)))), {})

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from demo.churn_process import Columns, Floats, churn_probability
-from demo.draws import Draws
+from demo.draws import Draws, Flags
 from demo.population import OUTCOME_DAYS, Chunk, active_customers
-
-Flags = npt.NDArray[np.bool_]
 
 MOST_TEMPTED = 0.6  # of the customers, at the campaign's height
 _TEMPTED, _LEAVES, _KNOWN = 11, 12, 13  # which draw: part of the random key
@@ -63,8 +60,7 @@ def living_probability(table: pa.Table, day: date, campaign: Campaign) -> Floats
     has become better, so that tickets do not drive customers away; heavy users, and those who pay by card, are wanted.
     """
     strength = campaign.strength(day)
-    observed = pa.array(np.full(len(table), (day - _EPOCH).days, np.int32)).cast(pa.date32())
-    before = churn_probability(table.append_column("observed_on", observed))
+    before = churn_probability(table.append_column("observed_on", _observed_on(day, table)))
     c = Columns(table)
     heavy, falling = c["data_used_gb"] > 18, c["usage_trend"] < -0.3
     unhappy = (c["tickets_90d"] >= 2) & ~(c["last_satisfaction"] > 6)
@@ -88,8 +84,7 @@ def known_outcomes(chunk: Chunk, *, seed: int, day: date, campaign: Campaign, sh
     table = living_customers(chunk, seed=seed, day=day, campaign=campaign)
     left = leavers(chunk, living_probability(table, day, campaign), seed=seed, day=day)
     asked = Draws(chunk.rows, seed, _KNOWN, chunk.index, (day - _EPOCH).days).flag(share)
-    days = pa.array(np.full(len(table), (day - _EPOCH).days, np.int32)).cast(pa.date32())
-    examples = table.drop_columns("updated_at").add_column(1, "observed_on", days)
+    examples = table.drop_columns("updated_at").add_column(1, "observed_on", _observed_on(day, table))
     return examples.append_column("churned", pa.array(left)).filter(pa.array(asked))
 
 
@@ -97,6 +92,10 @@ def newest_known_day(today: date, step: timedelta) -> date:
     """Return the newest of the days that are a whole number of steps before today and whose outcomes are known."""
     steps = -(-timedelta(days=OUTCOME_DAYS) // step)
     return today - steps * step
+
+
+def _observed_on(day: date, table: pa.Table) -> pa.Array:
+    return pa.repeat(pa.scalar(day, pa.date32()), len(table))
 
 
 def _rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:

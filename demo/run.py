@@ -117,7 +117,7 @@ def run_demo(settings: Settings, *, rows: int, examples: int, seed: int, stay: b
             console.print(screen)
             keep(screen, settings.home / "demo.svg")
             if stay:
-                _stay(console, demo.url, process.wait)
+                stay_up(console, demo.url, process.wait)
 
 
 def keep(screen: RenderableType, path: Path) -> None:
@@ -127,7 +127,8 @@ def keep(screen: RenderableType, path: Path) -> None:
     recorder.save_svg(str(path), title="make demo")
 
 
-def _stay(console: Console, url: str, wait: Callable[[], Any]) -> None:
+def stay_up(console: Console, url: str, wait: Callable[[], Any]) -> None:
+    """Leave the API running until Ctrl-C, or until it ends by itself."""
     console.print(f"The API stays at [link]{url}[/link]; Ctrl-C stops it.")
     try:
         wait()

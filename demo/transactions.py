@@ -1,7 +1,7 @@
 """The demo's second table: two million card transactions of thirteen weeks, day by day, with the frauds among them.
 
-Arrow in memory only; writing them to the lake is `demo/lake.py`. A day depends on the seed, the stream's size and its
-first day alone, so days can be made in any order and by any number of threads.
+Arrow in memory only; writing them to the lake is `demo/card_lake.py`. A day depends on the seed, the stream's size and
+its first day alone, so days can be made in any order and by any number of threads.
 """
 
 from dataclasses import dataclass

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from models.declaration import Declaration
+from orchestration.sensors.retraining import DRIFT, OUTCOMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-DRIFT = {"features_resemble_the_training_set", "scores_resemble_the_training_set"}
-OUTCOMES = {"realised_ranking_is_reached", "realised_probabilities_are_calibrated"}
 
 
 @dataclass
@@ -37,12 +35,12 @@ class Week:
     @property
     def drift_seen(self) -> bool:
         """Whether a check of drift has failed."""
-        return bool(self.failed & DRIFT)
+        return not self.failed.isdisjoint(DRIFT)
 
     @property
     def loss_seen(self) -> bool:
         """Whether a check of realised quality has failed."""
-        return bool(self.failed & OUTCOMES)
+        return not self.failed.isdisjoint(OUTCOMES)
 
     @property
     def promoted(self) -> bool:
@@ -129,9 +127,9 @@ def _drift(axes: "Axes", weeks: Sequence[Week], declaration: Declaration) -> Non
 
 
 def _finish(axes: "Axes", y: str, x: str) -> None:
-    from models.training.plots import _dress
+    from models.training.plots import dress
 
-    _dress(axes, "", x, y)
+    dress(axes, "", x, y)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(left=0.5)

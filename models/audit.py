@@ -157,9 +157,15 @@ def population_stability_index(expected: Counts, actual: Counts) -> float:
     Below 0.1 is usually read as stable, above 0.25 as changed (Siddiqi, Credit Risk Scorecards, 2006). Empty bins
     count as half a row, so that the index stays finite.
     """
+    return float(stability_terms(expected, actual).sum())
+
+
+def stability_terms(expected: Counts, actual: Counts) -> npt.NDArray[np.float64]:
+    """Return what each bin adds to the PSI, float64 [bins]."""
     e = np.maximum(expected, 0.5) / max(1, expected.sum())
     a = np.maximum(actual, 0.5) / max(1, actual.sum())
-    return float(((a - e) * np.log(a / e)).sum())
+    terms: npt.NDArray[np.float64] = (a - e) * np.log(a / e)
+    return terms
 
 
 def histogram_to_text(histogram: Counts) -> str:

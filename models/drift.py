@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.audit import Counts, population_stability_index
+from models.audit import Counts, stability_terms
 from models.contract import CategoryFeature, Contract, Feature
 from models.errors import Problem
 from models.profile import Bins, CategoryBins, Histograms, Profile, bin_names
@@ -76,8 +76,7 @@ def shift_index(training: Counts, now: Counts) -> float:
 
     One that is empty in only one of them counts as half a row there, so that a new value is seen and the index finite.
     """
-    used = (training > 0) | (now > 0)
-    return population_stability_index(training[used], now[used]) if used.any() else 0.0
+    return float(_terms(training, now).sum())
 
 
 def drift_of(contract: Contract, profile: Profile, found: Histograms) -> Drift:
@@ -107,11 +106,7 @@ def _shift(name: str, bins: Bins, now: Counts, feature: Feature | None) -> Shift
 
 def _terms(training: Counts, now: Counts) -> Shares:
     """Return what each bin adds to the index: float64 [bins], none below 0."""
-    used = (training > 0) | (now > 0)
-    before = np.maximum(training, 0.5) / max(1, training.sum())
-    after = np.maximum(now, 0.5) / max(1, now.sum())
-    terms: Shares = np.where(used, (after - before) * np.log(after / before), 0.0)
-    return terms
+    return np.where((training > 0) | (now > 0), stability_terms(training, now), 0.0)
 
 
 def _problem(shift: Shift, field: str, limit: float) -> Problem:

@@ -39,7 +39,7 @@ def demo(
     if model is Made.fraud:
         from demo.fraud_run import run_fraud_demo
 
-        run_fraud_demo(Settings(), rows=2_000_000 if rows is None else rows, seed=seed)
+        run_fraud_demo(Settings(), rows=2_000_000 if rows is None else rows, seed=seed, stay=stay)
         return
     from demo.run import run_demo
 

@@ -15,6 +15,7 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from dagster._core.definitions.data_version import get_input_event_pointer_tag
 
 from assets.metadata import table_key
+from assets.recorded import DATA_VERSION
 from backends.open_lineage import Column, Dataset, Job, Place, RunEvent, place_of
 from models.declaration import Declaration
 
@@ -27,7 +28,7 @@ STATES: dict[Kind, Literal["START", "COMPLETE", "FAIL", "ABORT"]] = {
 }
 OF_A_RUN = {Kind.RUN_START, Kind.STEP_START, Kind.STEP_FAILURE, Kind.ASSET_MATERIALIZATION, Kind.ASSET_OBSERVATION}
 IMPLICIT = "__ASSET_JOB"  # Dagster's own name of a run of chosen assets
-DATA_VERSION, PARTITION = "dagster/data_version", "dagster/partition"
+PARTITION = "dagster/partition"
 MODEL_FACTS = {"model_sha256": "sha256", "sha256": "sha256", "model_version": "version", "precision": "precision"}
 
 Facts = Mapping[str, Any]
@@ -52,6 +53,20 @@ def changes(instance: dg.DagsterInstance, after: int, until: float, most: int) -
         records = instance.fetch_run_status_changes(wanted, limit=most, ascending=True).records
         found += [_change(record, state) for record in records]
     return sorted(found, key=lambda change: change.place)[:most]  # what a kind has more of, is behind all of these
+
+
+def resumed(instance: dg.DagsterInstance, after: int, at: float) -> int:
+    """Return the place to go on from: `after`, or where records are numbered anew, that of the newest before `at`.
+
+    They are once the newest runs were deleted, or Dagster was wiped.
+    """
+    return after if _newest(instance) >= after else _newest(instance, at)
+
+
+def _newest(instance: dg.DagsterInstance, before: float | None = None) -> int:
+    wanted = (dg.RunStatusChangeRecordsFilter(event_type=kind, before_timestamp=before) for kind in STATES)
+    found = (record for which in wanted for record in instance.fetch_run_status_changes(which, limit=1).records)
+    return max((record.storage_id for record in found), default=0)
 
 
 def _change(record: dg.EventLogRecord, state: Literal["START", "COMPLETE", "FAIL", "ABORT"]) -> Change:

@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.champion import champion_pool
+from assets.recorded import DATA_VERSION
 from assets.resources import Backends
 from models.declaration import Declaration
 from orchestration.jobs import LOGGERS
@@ -14,6 +15,13 @@ from orchestration.jobs import LOGGERS
 if TYPE_CHECKING:
     from backends.promotion_ledger import Kind, Move
     from backends.registry import Registry, Version
+
+VERDICTS = {
+    "promotion": "promoted",
+    "manual": "promoted by hand",
+    "rollback": "rolled back",
+    "by_hand": "changed by hand in MLflow",
+}
 
 
 class PromotionConfig(dg.Config):
@@ -114,16 +122,15 @@ def _move(
     with backends.lakehouse() as lake:
         moves = ManualMoves(lake, registry, name, declaration.promotions_table, declaration.scored_table)
         version, move = (moves.promote if kind == "manual" else moves.roll_back)(config.to, why)
-    tags = {"dagster/data_version": version.sha256}
+    tags = {DATA_VERSION: version.sha256}
     context.log_event(
         dg.AssetMaterialization(dg.AssetKey([name, "champion"]), metadata=_facts(registry, version, move), tags=tags)
     )
 
 
 def _facts(registry: "Registry", version: "Version", move: "Move") -> dict[str, Any]:
-    verdicts = {"manual": "promoted by hand", "rollback": "rolled back"}
     return {
-        "verdict": verdicts[move.kind],
+        "verdict": VERDICTS[move.kind],
         "model_version": version.version,
         "previous_version": "none" if move.from_version is None else move.from_version,
         "by": move.by,

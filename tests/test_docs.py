@@ -9,6 +9,7 @@ import pytest
 from backends.settings import ROOT, Settings
 from docs.declaration_reference import reference
 from models.declaration import load_declarations
+from orchestration.cli import app
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -65,6 +66,15 @@ def test_commands_are_those_of_the_makefile(page, targets):
     assert commands <= targets
     if page.name == "README.md":
         assert {"demo", "test", "dev", "serve", "check", "bench", "clean"} <= commands
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_verbs_are_those_of_the_command_line(page):
+    """They stand where commands do, with or without their folder."""
+    verbs = set(re.findall(r"(?:`|^)(?:\.venv/bin/)?tandem ([a-z-]+)", page.read_text(), re.MULTILINE))
+    assert verbs <= {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    if page.name == "promotion.md":
+        assert {"promote", "rollback-model", "rollback"} <= verbs
 
 
 def test_make_help_lists_every_target(targets):

@@ -51,7 +51,7 @@ def _drawn(lake: Lakehouse, declaration: Declaration, night: Snapshot, most: int
     total = sum(file.rows for file in plan.files)
     wanted = np.sort(np.random.default_rng(night.id).choice(total, min(most, total), replace=False))
     picked, seen = [], 0
-    for batch in (batch for file in plan.files for batch in plan.batches(file)):
+    for batch in plan.stream():
         inside = wanted[(wanted >= seen) & (wanted < seen + len(batch))] - seen
         picked.append(pa.Table.from_batches([batch]).take(pa.array(inside)))
         seen += len(batch)

@@ -142,7 +142,7 @@ class Lakehouse:
     ) -> pa.Table:
         """Read a pinned snapshot into memory: for tables of examples and samples, not for populations."""
         plan = self.plan(table, columns, snapshot_id, where=where)
-        batches = (batch.cast(plan.schema) for file in plan.files for batch in plan.batches(file))
+        batches = (batch.cast(plan.schema) for batch in plan.stream())
         return pa.Table.from_batches(batches, plan.schema)
 
     def load(self, table: str) -> Table:

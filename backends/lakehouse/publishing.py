@@ -76,8 +76,7 @@ def write_day(
     lake: Lakehouse, table: str, column: str, day: date, parts: Sequence[str], properties: dict[str, str]
 ) -> Snapshot:
     """Make the parts the content of one day's partition, in one commit on `main`; for tables that need no audit."""
-    with failures_named(table):
-        return retried(lambda: _write_day(lake, table, column, day, parts, properties))
+    return write_days(lake, table, column, [day], parts, properties)
 
 
 def write_days(
@@ -171,28 +170,6 @@ def rollbacks(lake: Lakehouse, table: str) -> list[dict[str, str]]:
 # --- the steps ------------------------------------------------------------------------------------------------------
 
 
-def _write_day(
-    lake: Lakehouse, table: str, column: str, day: date, parts: Sequence[str], properties: dict[str, str]
-) -> Snapshot:
-    loaded = commit_once(lake.load(table))
-    with Change(loaded) as change:
-        _replace_day(change, loaded, column, day, parts, properties, "main")
-    return snapshot_of(table, loaded.current_snapshot())
-
-
-def _replace_day(
-    change: Change,
-    loaded: Table,
-    column: str,
-    day: date,
-    parts: Sequence[str],
-    properties: dict[str, str],
-    branch: str,
-) -> None:
-    """Replace one day's partition of `main` as it was loaded, on a branch that begins there, or on `main` itself."""
-    _replace(change, loaded, EqualTo(column, day), parts, properties, branch)
-
-
 def _replace(
     change: Change,
     loaded: Table,
@@ -201,6 +178,7 @@ def _replace(
     properties: dict[str, str],
     branch: str,
 ) -> None:
+    """Replace partitions of `main` as it was loaded, on a branch that begins there, or on `main` itself."""
     ours = prefixed(properties)
     if any(True for _ in loaded.scan(row_filter=partitions).plan_files()):
         change.delete(partitions, ours, branch=branch)
@@ -219,7 +197,7 @@ def _stage(
         for stale in [name for name in loaded.refs() if name.startswith(prefix)]:
             refs.remove_branch(stale)
         refs.commit()
-        _replace_day(change, loaded, column, day, parts, properties, branch)
+        _replace(change, loaded, EqualTo(column, day), parts, properties, branch)
     snapshot = snapshot_of(table, loaded.snapshot_by_name(branch))
     return Staged(table, column, day, tuple(parts), properties, branch, base, snapshot)
 

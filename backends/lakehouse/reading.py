@@ -9,6 +9,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -183,6 +184,10 @@ class Plan:
     def batches(self, file: FileTask) -> Iterator[pa.RecordBatch]:
         """Stream one file's rows: see `Reader.batches`."""
         return self.reader.batches(file)
+
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """Stream the rows of all files, one after the other."""
+        return chain.from_iterable(map(self.batches, self.files))
 
     def shares(self, count: int) -> list[Share]:
         """Deal the files out, in their order, into at most `count` shares of about as many rows each."""

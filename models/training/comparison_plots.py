@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.training.comparison import NAMES, Gain, Gains, margins
-from models.training.plots import COLOURS, DASHED, INK, SHADE, _dress, _figure, _png
+from models.training.plots import COLOURS, DASHED, INK, SHADE, dress, new_figure, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ BARS = 40
 
 def gain_histograms(gains: Gains, gates: Gates) -> bytes:
     """Return how each gain is spread over the resamples, with its interval, zero, and what is declared."""
-    figure, panels = _figure(height=4.2, panels=len(gains))
+    figure, panels = new_figure(height=4.2, panels=len(gains))
     for axes, (metric, gain) in zip(panels, gains.items(), strict=True):
         margin, least = margins(gates)[metric]
         _spread(axes, gain, f"{gates.comparison.confidence:.0%} of the resamples")
@@ -28,12 +28,12 @@ def gain_histograms(gains: Gains, gates: Gates) -> bytes:
         ends = [-margin, 0, least, float(gain.resampled.min()), float(gain.resampled.max())]
         room = 0.06 * (max(ends) - min(ends)) or 1e-3
         title = f"{NAMES[metric]}: {gain.value:+.4f}, better in {gain.probability:.1%}"
-        _dress(axes, title, f"gain in {NAMES[metric]} (to the right: better)", "resamples")
+        dress(axes, title, f"gain in {NAMES[metric]} (to the right: better)", "resamples")
         axes.set_xlim(min(ends) - room, max(ends) + room)
         axes.locator_params(axis="x", nbins=5)
     named = {label: artist for axes in panels for artist, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _spread(axes: Axes, gain: Gain, label: str) -> None:

@@ -82,21 +82,19 @@ def train(
         platt_scaling = platt(logits(network.layers, encode, calibration.rows), calibration.y)
         layers = fold_into(network.layers, *platt_scaling)
         onnx = build_graph(contract, layout, layers)
-        if declaration.decision_costs:
-            threshold = least_costly_threshold(
-                calibration.y, Scorer(onnx).score(calibration.rows), declaration.decision_costs
-            )
+        scorer = Scorer(onnx)
+        if costs := declaration.decision_costs:
+            threshold = least_costly_threshold(calibration.y, scorer.score(calibration.rows), costs)
             contract = contract.model_copy(update={"decision_threshold": threshold})
-            onnx = with_metadata(onnx, contract.to_metadata())
-        scores = Scorer(onnx).score(test.rows)
+        scores = scorer.score(test.rows)
         difference = float(np.abs(scores - sigmoid(logits(layers, encode, test.rows))).max())
         _check_graph(contract, difference)
         all_scores = {"network": scores, "teacher": teacher.score(test.rows), "boosted_trees": plain.score(test.rows)}
         metrics = {name: _metrics(declaration, contract, test.y, s) for name, s in all_scores.items()}
     with _timed(seconds, "profile"):
-        profile = learn_profile(contract, training.rows, Scorer(onnx).score(training.rows))
+        profile = learn_profile(contract, training.rows, scorer.score(training.rows))
     return Trained(
-        onnx=with_metadata(onnx, profile.to_metadata()),
+        onnx=with_metadata(onnx, contract.to_metadata() | profile.to_metadata()),
         contract=contract,
         split=split,
         calibration_rows=calibration.rows,

@@ -58,10 +58,10 @@ def _threshold(edges: npt.NDArray[np.float64], threshold: float) -> Iterator[str
 
 
 def _step(largest: int) -> int:
-    """Return the distance of the grid's lines: 1, 2 or 5 times a power of ten, for four to nine lines."""
+    """Return the distance of the grid's lines: 1, 2 or 5 times a power of ten, for at most six lines and the axis."""
     power = int(10 ** (len(str(largest)) - 1))
     steps = (power * factor // 10 for factor in (1, 2, 5, 10, 20))
-    return next((step for step in steps if step and largest / step < 6), power)
+    return next(step for step in steps if step and largest / step < 6)
 
 
 def _x(value: float, edges: npt.NDArray[np.float64]) -> float:

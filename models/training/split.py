@@ -155,15 +155,24 @@ def _the_same_rows_each_time(declaration: Declaration, table: pa.Table, y: Label
     """
     from pandas.util import hash_pandas_object
 
-    columns = table.select([*declaration.features, declaration.examples.label])
-    plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in columns.schema]
-    hashes = hash_pandas_object(columns.cast(pa.schema(plain)).to_pandas(), index=False).to_numpy()
+    names = [name for name in (*declaration.features, declaration.examples.label) if name in table.column_names]
+    columns = pa.table({name: _hashable(table.column(name)) for name in names})  # who encodes tells which are missing
+    hashes = hash_pandas_object(columns.to_pandas(), index=False).to_numpy()
     order = np.argsort((hashes ^ np.uint64(method.seed)) * MIX, kind="stable")
     picked = np.zeros(len(y), np.bool_)
     for outcome in (0, 1):
         rows = order[y[order] == outcome]
         picked[rows[: max(1, round(method.test_share * len(rows)))]] = True
     return picked
+
+
+def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column without the nulls that would make pandas change its type, and with it every row's hash."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_integer(column.type):
+        return column.fill_null(0)
+    return column.fill_null(False) if pa.types.is_boolean(column.type) else column
 
 
 def _share_of_each_class(y: Labels, among: Mask, share: float, rng: np.random.Generator) -> Mask:

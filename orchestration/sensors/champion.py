@@ -9,6 +9,7 @@ from assets.recorded import DATA_VERSION, recorded_version
 from assets.resources import Backends
 from models.declaration import Declaration
 from models.errors import ForeignVersionError, NoChampionError, RegistryError
+from orchestration.promotions import VERDICTS
 
 if TYPE_CHECKING:
     from backends.promotion_ledger import Move
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
 
 SECONDS = 30
 PATIENCE_SECONDS = 20.0  # the first tick imports MLflow
-VERDICTS = {
-    "promotion": "promoted",
-    "manual": "promoted by hand",
-    "rollback": "rolled back",
-    "by_hand": "changed by hand in MLflow",
-}
 NONE, FOREIGN = "none", "foreign"  # cursors of what is no champion
 
 

@@ -22,12 +22,10 @@ Tell = Callable[[], Message | None]
 Item = tuple[float, Tell]  # when something happened, and how it is told
 
 
-def begin(source: Source) -> Told:
+def begin(source: Source, now: float) -> Told:
     """Start with what happens from now on."""
-    instance, told = source.instance, Told()
-    for kind in ENDS:
-        records = instance.fetch_run_status_changes(kind, limit=1).records
-        told.ends[kind.value] = records[0].storage_id if records else 0
+    instance, told = source.instance, Told(looked=now)
+    told.ends = {kind.value: _newest_end(instance, kind) for kind in ENDS}
     told.runless = _newest_runless(instance)
     for model in source.models:
         _begin_champion(source, told, model)
@@ -37,10 +35,12 @@ def begin(source: Source) -> Told:
 def news(source: Source, told: Told, now: float, settled: float) -> list[Message]:
     """Return what is to be told, in the order it happened, and move `told` on. Runs count that ended before `settled`.
 
-    A run that has just ended may not have its tags yet, and storage ids need not become visible in their order.
+    A run that has just ended may not have its tags yet, and storage ids need not become visible in their order. Where
+    the newest id is lower than before, somebody has deleted runs or wiped Dagster: then `told.looked` says what is old.
     """
     runs = [*_ended(source, told, settled), *_awaited(source, told, now)]
     found = sorted([*runs, *_runless(source, told), *_champions(source, told)], key=lambda one: one[0])
+    told.looked = settled
     return [message for _, tell in found if (message := tell()) is not None]
 
 
@@ -49,18 +49,23 @@ def news(source: Source, told: Told, now: float, settled: float) -> list[Message
 
 def _ended(source: Source, told: Told, settled: float) -> Iterator[Item]:
     for kind in ENDS:
-        after = told.ends.setdefault(kind.value, 0)
-        newest = source.instance.fetch_run_status_changes(kind, limit=1).records
-        if not newest or newest[0].storage_id == after:
+        after, newest = told.ends.setdefault(kind.value, 0), _newest_end(source.instance, kind)
+        if newest == after:
             continue
-        if newest[0].storage_id < after:  # Dagster's runs were wiped, and their ids begin anew
-            after = told.ends[kind.value] = 0
+        if newest < after:
+            after = told.ends[kind.value] = _newest_end(source.instance, kind, told.looked)
         which = dg.RunStatusChangeRecordsFilter(kind, after_storage_id=after, before_timestamp=settled)
         for record in source.instance.fetch_run_status_changes(which, limit=AT_ONCE, ascending=True).records:
             told.ends[kind.value] = record.storage_id
             run = source.instance.get_run_by_id(record.run_id)
             if run and source.is_ours(run):
                 yield record.timestamp, _teller(source, told, run, record.timestamp)
+
+
+def _newest_end(instance: dg.DagsterInstance, kind: DagsterEventType, before: float | None = None) -> int:
+    which = dg.RunStatusChangeRecordsFilter(kind, before_timestamp=before)
+    records = instance.fetch_run_status_changes(which, limit=1).records
+    return records[0].storage_id if records else 0
 
 
 def _teller(source: Source, told: Told, run: dg.DagsterRun, at: float, last: bool = False) -> Tell:
@@ -95,9 +100,8 @@ def _will_be_retried(run: dg.DagsterRun | None) -> bool:
 
 
 def _runless(source: Source, told: Told) -> Iterator[Item]:
-    newest = _newest_runless(source.instance)
-    if newest < told.runless:
-        told.runless = 0
+    if _newest_runless(source.instance) < told.runless:
+        told.runless = _newest_runless(source.instance, told.looked)
     after = EventLogCursor.from_storage_id(told.runless).to_string()
     found = source.instance.get_records_for_run(RUNLESS_RUN_ID, cursor=after, limit=AT_ONCE, ascending=True)
     for record in found.records:
@@ -117,9 +121,9 @@ def _runless_teller(source: Source, told: Told, entry: EventLogEntry) -> Tell:
     return tell
 
 
-def _newest_runless(instance: dg.DagsterInstance) -> int:
-    records = instance.get_records_for_run(RUNLESS_RUN_ID, limit=1, ascending=False).records
-    return records[0].storage_id if records else 0
+def _newest_runless(instance: dg.DagsterInstance, before: float = float("inf")) -> int:
+    records = instance.get_records_for_run(RUNLESS_RUN_ID, limit=AT_ONCE, ascending=False).records
+    return next((record.storage_id for record in records if record.timestamp < before), 0)
 
 
 def _is_news(told: Told, check: dg.AssetCheckEvaluation) -> bool:
@@ -143,6 +147,10 @@ def _champions(source: Source, told: Told) -> Iterator[Item]:
     for model in source.models:
         if model not in told.champions:  # declared since
             _begin_champion(source, told, model)
+        newest = _newest_champion(source.instance, model)
+        if (newest.storage_id if newest else 0) < told.champions[model]:
+            old = _newest_champion(source.instance, model, told.looked)
+            told.champions[model] = old.storage_id if old else 0
         which = dg.AssetRecordsFilter(dg.AssetKey([model, "champion"]), after_storage_id=told.champions[model])
         for record in source.instance.fetch_materializations(which, limit=AT_ONCE, ascending=True).records:
             told.champions[model] = record.storage_id
@@ -163,10 +171,15 @@ def _champion_teller(source: Source, told: Told, model: str, event: dg.AssetMate
 
 
 def _begin_champion(source: Source, told: Told, model: str) -> None:
-    records = source.instance.fetch_materializations(dg.AssetKey([model, "champion"]), limit=1).records
-    told.champions[model] = records[0].storage_id if records else 0
-    if records and records[0].asset_materialization:
-        told.versions[model] = _version(records[0].asset_materialization)
+    newest = _newest_champion(source.instance, model)
+    told.champions[model] = newest.storage_id if newest else 0
+    if newest and newest.asset_materialization:
+        told.versions[model] = _version(newest.asset_materialization)
+
+
+def _newest_champion(instance: dg.DagsterInstance, model: str, before: float | None = None) -> dg.EventLogRecord | None:
+    which = dg.AssetRecordsFilter(dg.AssetKey([model, "champion"]), before_timestamp=before)
+    return next(iter(instance.fetch_materializations(which, limit=1).records), None)
 
 
 def _version(event: dg.AssetMaterialization) -> str:

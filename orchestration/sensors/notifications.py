@@ -33,11 +33,10 @@ def notifications(declarations: Sequence[Declaration], settle: timedelta = SETTL
         if not len(recipients):
             return dg.SensorResult(cursor=OFF, skip_reason="TANDEM_NOTIFY is not set: nobody is told.")
         source = Source(context.instance, Words(declarations, backends.settings.dagster_ui), _ours(context))
-        told, moment = _read(context.cursor), datetime.now(UTC)
+        told, now = _read(context.cursor), datetime.now(UTC).timestamp()
         if told is None:
             reason = "From now on, the addresses in TANDEM_NOTIFY are told what goes wrong."
-            return dg.SensorResult(cursor=begin(source).model_dump_json(), skip_reason=reason)
-        now = moment.timestamp()
+            return dg.SensorResult(cursor=begin(source, now).model_dump_json(), skip_reason=reason)
         found = news(source, told, now, now - settle.total_seconds())
         posted = post([*told.waiting, *enqueued(found, recipients.places, now)], recipients, now)
         told.waiting = posted.waiting

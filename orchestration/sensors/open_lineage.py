@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import dagster as dg
 
 from assets.resources import Backends
-from backends.settings import Settings, without_secrets
+from backends.settings import without_secrets
 from models.declaration import Declaration
 from models.errors import LineageError, TableNotFoundError
-from orchestration.lineage_events import Story, changes
+from orchestration.lineage_events import Story, changes, resumed
 
 SECONDS = 30
 SETTLED_SECONDS = 2.0  # a younger record may still be overtaken by one that is written before it
@@ -19,7 +19,7 @@ BUDGET_SECONDS = 20.0  # of a tick, which Dagster gives up after a minute
 
 
 def open_lineage(declarations: Sequence[Declaration]) -> dg.SensorDefinition:
-    """Make the sensor. Its cursor is the last record that the collector has taken: what fails is told again."""
+    """Make the sensor. Its cursor is the last record that the collector took, and when: what fails is told again."""
 
     @dg.sensor(
         name="open_lineage",
@@ -32,10 +32,12 @@ def open_lineage(declarations: Sequence[Declaration]) -> dg.SensorDefinition:
     ) -> dg.SensorResult | dg.SkipReason:
         if not backends.settings.openlineage:
             return dg.SkipReason("TANDEM_OPENLINEAGE names no collector: nobody is told.")
-        begun, after, told, refused = time.monotonic(), int(context.cursor or 0), 0, list[str]()
+        begun, told, refused, note = time.monotonic(), 0, list[str](), ""
+        place, _, moment = (context.cursor or "0 0").partition(" ")
+        after, at = resumed(context.instance, int(place), float(moment)), float(moment)
         waiting = changes(context.instance, after, time.time() - SETTLED_SECONDS, MOST)
         if not waiting:
-            return dg.SkipReason("No run has begun or ended since the last tick.")
+            return _so_far(after, at, "No run has begun or ended since the last tick.")
         with _telling(context, backends, declarations) as tell:
             for change in waiting:
                 try:
@@ -43,20 +45,21 @@ def open_lineage(declarations: Sequence[Declaration]) -> dg.SensorDefinition:
                 except LineageError as error:
                     if not told:
                         raise  # the tick is red; the cursor stays
-                    return _so_far(after, told, str(error))
-                after, told = change.place, told + 1
+                    note = str(error)
+                    break
+                after, at, told = change.place, change.at.timestamp(), told + 1
                 if time.monotonic() - begun > BUDGET_SECONDS:
                     break
         for reason in refused:
             context.log.warning(f"The collector refused an event for good: {reason}.")
-        return _so_far(after, told, f"{len(refused)} events were refused for good." if refused else "")
+        note = note or (f"{len(refused)} events were refused for good." if refused else "")
+        return _so_far(after, at, f"Told of {told} beginnings and ends of runs. {note}".strip())
 
     return _sensor
 
 
-def _so_far(after: int, told: int, note: str) -> dg.SensorResult:
-    said = f"Told of {told} beginnings and ends of runs. {note}".strip()
-    return dg.SensorResult(cursor=str(after), skip_reason=said)
+def _so_far(after: int, at: float, said: str) -> dg.SensorResult:
+    return dg.SensorResult(cursor=f"{after} {at}", skip_reason=said)
 
 
 @contextmanager
@@ -69,7 +72,7 @@ def _telling(
     settings, repository = backends.settings, context.repository_def
     assert repository is not None  # Dagster gives every sensor its own
     with Collector.of(settings) as collector, _locating(backends) as locate:
-        names = settings.openlineage_namespace, _shown(settings)
+        names = settings.openlineage_namespace, without_secrets(settings.catalog)
         story = Story(context.instance, repository.asset_graph, declarations, locate, *names)
         yield lambda change: collector.send(story.tell(change))
 
@@ -89,7 +92,3 @@ def _locating(backends: Backends) -> Iterator[Callable[[str], str | None]]:
             return found[table]
 
         yield locate
-
-
-def _shown(settings: Settings) -> str:
-    return without_secrets(settings.catalog)

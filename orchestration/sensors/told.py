@@ -13,6 +13,7 @@ from orchestration.sensors.wording import Words
 class Told(BaseModel):
     """How far the telling came: storage ids, what is known to be wrong, and what is still on its way."""
 
+    looked: float = 0.0  # up to when runs were looked at, seconds of the epoch
     ends: dict[str, int] = {}  # by event type
     runless: int = 0
     champions: dict[str, int] = {}  # by model

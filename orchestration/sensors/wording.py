@@ -88,13 +88,14 @@ class Words:
 
 
 def _jobs(model: str) -> set[str]:
-    own = {f"{model}_{job}" for job in ("training", "nightly", "watch", "requests")}
+    own = {f"{model}_{job}" for job in ("training", "nightly", "features", "watch", "requests")}
     return own | {f"promote_{model}", f"rollback_{model}_model", f"rollback_{model}_predictions"}
 
 
 def _tables(declaration: Declaration) -> set[dg.AssetKey]:
     tables = (declaration.predictions_table, declaration.rejects_table, declaration.requests_table)
-    return set(map(table_key, (*tables, declaration.promotions_table)))
+    made = (declaration.features_table,) if declaration.events else ()
+    return set(map(table_key, (*tables, *made, declaration.promotions_table)))
 
 
 def _name(run: dg.DagsterRun, keys: Collection[dg.AssetKey]) -> str:

@@ -143,6 +143,15 @@ def test_a_report_goes_on_where_the_last_one_ended(home, instance, scored):
     assert rows[3][0]["CPU µs each"] == pytest.approx(5000, rel=0.05)  # it was started again
 
 
+def test_after_a_report_without_the_service_nothing_is_counted_twice(home, instance, scored):
+    with answering(counted(1000, 5.0)) as url:
+        facts(report(home, instance, scored, api_url=url))
+    assert facts(report(home, instance, scored))["api"].startswith("Not measured.")
+    with answering(counted(1500, 6.0)) as url:
+        said = facts(report(home, instance, scored, api_url=url))
+    assert [record.data["predictions"] for record in said["lanes"].records][1:] == [500]
+
+
 def test_the_night_itself_says_what_scoring_took_when_dagster_has_forgotten_the_run(home, scored):
     with Backends(home).lakehouse() as lake:
         said = published_nights(lake, GOLD)[str(FRIDAY)].properties
@@ -153,4 +162,4 @@ def test_the_night_itself_says_what_scoring_took_when_dagster_has_forgotten_the_
 
 
 def test_a_day_that_is_not_published_has_no_costs(home, instance, scored):
-    assert f"{GOLD} has no published night of {SATURDAY}" in reason_of(report(home, instance, scored, SATURDAY))
+    assert f"{GOLD!r} has no published night of {SATURDAY}" in reason_of(report(home, instance, scored, SATURDAY))

@@ -22,11 +22,11 @@ LAST = FIRST + timedelta(days=DAYS - 1)
 TRAINING = ["swipes/training_set", "swipes/trained_model", "swipes/quantized_model", "swipes/champion"]
 
 
-def run_days(settings, instance, first: date, last: date, job: str = "swipes_features") -> dg.ExecuteInProcessResult:
+def run_days(settings, instance, first: date, last: date) -> dg.ExecuteInProcessResult:
     """Make the features of a range of days in one run, as a backfill does."""
     tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-    job_def = assemble(settings).resolve_job_def(job)
-    return job_def.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    job = assemble(settings).resolve_job_def("swipes_features")
+    return job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
 @pytest.fixture(scope="module")

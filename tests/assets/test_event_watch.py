@@ -1,7 +1,7 @@
 """What watches a model of events: drift, outcomes, requests, costs and columns of its nights, by the event's key."""
 
 import time
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import numpy as np
@@ -22,13 +22,13 @@ from models.encoding import Encoded, screen_arrow
 from models.scoring import Scorer, Scores
 from orchestration.definitions import assemble
 from orchestration.lineage_events import Story, changes
+from tests.assets.test_event_life import TRAINING, run_days
 from tests.event_model import DECLARED, labelled_swipes
 from tests.lives import SMALL, checks, declare, merged, reason_of, run_job, write_table
 
 DAYS = 40
 LAST = datetime.now(UTC).date() - timedelta(days=1)  # scored in time: before its outcomes could be known
 FIRST = LAST - timedelta(days=DAYS - 1)
-TRAINING = ["swipes/training_set", "swipes/trained_model", "swipes/quantized_model", "swipes/champion"]
 WATCHED = ["drift", "outcomes", "request_drift", "costs"]
 CHANGES = {
     "gates": {"min_auc": 0.6, "max_calibration_error": 0.2},
@@ -37,12 +37,6 @@ CHANGES = {
     "predictions": {"first_day": str(FIRST)},
 }
 WATCH = {"ops": {"swipes__outcomes": {"config": {"as_of": str(LAST + timedelta(days=7))}}}}
-
-
-def run_days(settings, instance, first: date, last: date) -> dg.ExecuteInProcessResult:
-    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-    job = assemble(settings).resolve_job_def("swipes_features")
-    return job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The store of histories, on a real folder and in a real Redis: every event once, in one step, whoever else asks."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -499,6 +500,19 @@ def test_a_journal_is_synced_within_a_second_and_its_thread_ends(tmp_path, monke
         threading.Event().wait(0.01)
     assert not journal._syncing
     assert [list(journaled(file)) for file in journals(tmp_path)] == [[(b"key", b"event")], [(b"key", b"other")]]
+
+
+def test_a_file_that_ended_is_closed_though_nothing_was_written_since(tmp_path, monkeypatch):
+    monkeypatch.setattr(history_journal, "SYNC_SECONDS", 0)
+    closed, close = [], os.close
+    journal = Journal(tmp_path)
+    journal._begin(1)
+    journal._begin(2)
+    ended = set(journal._ended)
+    monkeypatch.setattr(history_journal.os, "close", lambda file: (closed.append(file), close(file)))
+    journal._sync()
+    assert len(ended) == 1
+    assert ended <= set(closed)
 
 
 def test_a_journal_without_room_has_all_of_an_entry_or_nothing(tmp_path, monkeypatch):

@@ -342,6 +342,16 @@ def test_a_loader_killed_in_the_middle_leaves_the_old_generation_and_the_next_lo
     assert place.generations() == [third.generation]
 
 
+def test_a_load_into_lmdb_leaves_the_histories_of_the_same_model_alone(tmp_path):
+    histories = tmp_path / CONTRACT.model / "histories-0123456789abcdef"
+    histories.mkdir(parents=True)
+    store = open_store(f"lmdb://{tmp_path}", CONTRACT.model)
+    for value in (1, 2):
+        store.load(CONTRACT, [batch_of(np.array([1]), value)], {})
+    assert histories.is_dir()
+    assert len(list(histories.parent.glob("2*Z"))) == 1
+
+
 def test_models_do_not_share_vectors(place):
     other = tiny_contract(model="other")
     for contract, value in ((CONTRACT, 1), (other, 2)):

@@ -297,6 +297,24 @@ def test_labels_that_say_the_same_count_once_and_those_that_contradict_each_othe
     assert (done.matured.rows, done.matured.repeated, done.matured.contradicting) == (6, 2, 2)
 
 
+def test_labels_that_all_contradict_each_other_are_no_outcomes(lake):
+    publish_at(lake, MORNING, FIRST)
+    write_labels(lake, label_rows({1: True}), label_rows({1: False}))
+    done = found(lake)
+    assert (done.rows, done.days, done.matured.rows, done.matured.contradicting) == (0, [], 2, 2)
+
+
+def test_days_that_one_model_scored_afterwards_need_one_look_at_its_examples(lake, monkeypatch):
+    examples = write_labels(lake, label_rows({5: True}, DAY))
+    write_labels(lake, label_rows({1: False}), label_rows({1: True}, NEXT))
+    for day in (DAY, NEXT):
+        publish_at(lake, moment(TODAY + timedelta(days=200)), FIRST, day, training_snapshot=str(examples.id))
+    looked, newest = [], outcomes._newest_example
+    monkeypatch.setattr(outcomes, "_newest_example", lambda *asked: looked.append(asked) or newest(*asked))
+    done = found(lake, TODAY + timedelta(days=1))
+    assert (done.afterwards, [day.day for day in done.days], len(looked)) == ([DAY], [NEXT], 1)
+
+
 def test_the_same_customer_on_another_day_is_no_repetition(lake):
     publish_at(lake, MORNING, FIRST)
     publish_at(lake, moment(NEXT), FIRST, NEXT)

@@ -150,6 +150,6 @@ def test_sums_that_would_not_be_exact_are_refused(problems, load):
 
 def test_the_fingerprint_changes_with_what_the_features_mean_and_with_nothing_else(load):
     same = [FRAUD, FRAUD + "decision_threshold: 0.1\n", FRAUD.replace("min: 0,", "description: Paid, min: 0,")]
-    assert len({load(text).features_fingerprint for text in same[:2]}) == 1
+    assert len({load(text).features_fingerprint for text in same}) == 1
     others = [FRAUD.replace("10min", "11min"), FRAUD.replace("_id, t", "_nr, t"), FRAUD + "history: {max_events: 9}\n"]
     assert len({load(text).features_fingerprint for text in [FRAUD, *others]}) == 4

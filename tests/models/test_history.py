@@ -153,7 +153,6 @@ def test_what_is_asked_is_all_but_the_histories():
     assert list(contract.numbers)[:3] == ["amount", "tip", "swipes_1h"]
     assert list(contract.asked.features) == ["amount", "tip", "country", "channel"]
     assert list(contract.asked.numbers) == ["amount", "tip"]
-    assert tiny_contract().asked is not None
     plain = tiny_contract()
     assert plain.asked is plain
 

@@ -174,8 +174,8 @@ def test_training_ends_with_the_bento_and_the_night_with_the_proof(definitions):
     stages = ("training_set", "trained_model", "quantized_model", "champion", "bento")
     assert steps["tiny_training"] == {f"tiny__{stage}" for stage in stages}
     proof = "tiny__api_api_agrees_with_gold"
-    assert proof in steps["tiny_nightly"]
-    assert {"gold__tiny_predictions", "tiny__online_features"} <= steps["tiny_nightly"]
+    gold = {"gold__tiny_predictions", "gold__tiny_predictions_is_ready_in_time"}
+    assert steps["tiny_nightly"] == {*gold, "tiny__online_features", proof}
     assert steps["tiny_watch"] == {f"tiny__{stage}" for stage in ("drift", "outcomes", "request_drift", "costs")}
 
 

@@ -114,6 +114,21 @@ def test_rows_of_a_stratified_test_set_stay_there_when_others_are_added(declarat
     assert set(shuffled[split_examples(declared, table.take(pa.array(shuffled))).test]) == now
 
 
+def test_a_value_that_goes_missing_moves_no_other_row_out_of_a_stratified_test_set(declaration, examples):
+    declared, table = declaration(examples=STRATIFIED), examples(3000)
+    before = split_examples(declared, table).test
+    for name in ("installed_at", "same_for_all", "plan"):
+        i, column = table.column_names.index(name), table[name]
+        gone = pa.chunked_array([pa.nulls(1, column.type), *column.slice(1).chunks])
+        after = split_examples(declared, table.set_column(i, name, gone)).test
+        assert len(set(before) ^ set(after)) <= 2, name
+
+
+def test_a_missing_feature_is_told_by_who_encodes_and_not_by_the_split(declaration, examples):
+    table = examples(500).drop_columns(["plan"])
+    assert len(split_examples(declaration(examples=STRATIFIED), table).test)
+
+
 def test_the_split_depends_on_the_seed_alone(declaration, examples):
     table, other = examples(500), STRATIFIED | {"split": {"method": "stratified", "seed": 4}}
     once, again = (split_examples(declaration(examples=STRATIFIED), table) for _ in range(2))

@@ -11,11 +11,13 @@ import pytest
 from pydantic import Field
 
 from assets.resources import Backends
-from backends.settings import Settings
+from backends.settings import ROOT, Settings
+from models.declaration import load_declaration
 from models.errors import TrainingDataError
 from orchestration.sensors import news, outbox
 from orchestration.sensors.notifications import notifications
 from orchestration.sensors.readiness import readiness_observer
+from orchestration.sensors.wording import Words
 from tests.inboxes import webhook
 from tests.lives import TINY, changed, declare
 from tests.postgres import postgres
@@ -162,6 +164,12 @@ def test_a_warning_in_a_run_that_went_well_is_told(run, told, hook):
     run(failing={"scores_resemble_last_night": "WARN"})
     assert told() == ["tiny_nightly (2026-01-20): 1 check failed"]
     assert hook.received[0]["type"] == "warning"
+
+
+def test_a_run_of_the_features_of_events_says_whose_it_is():
+    words = Words([load_declaration(ROOT / "models" / "fraud.yaml")], UI)
+    (model,) = words.whose([], "fraud_training")
+    assert words.whose([dg.AssetKey(["silver", "fraud_features"])]) == words.whose([], "fraud_features") == [model]
 
 
 def test_a_run_of_chosen_assets_is_named_by_them(instance, told):
@@ -342,6 +350,34 @@ def test_the_champion_from_before_is_known(home, instance, tick, hook):
     promote(instance, 1, "a" * 64)
     tick(sensor, settings)
     assert hook.received == []
+
+
+def test_a_run_that_is_deleted_brings_no_old_ones_back(run, instance, told):
+    run(error="no")
+    deleted = run(error="no")
+    assert len(told()) == 2
+    instance.delete_run(deleted)
+    assert told() == []
+    run(error="no")
+    assert told() == ["tiny_nightly (2026-01-20) failed"]
+
+
+def test_a_dagster_that_was_wiped_is_told_from_then_on(run, sees, instance, told):
+    for _ in range(3):
+        run(error="no")
+        sees(False)
+        promote(instance, 1, "a" * 64)
+    assert len(told()) == 7
+    instance.wipe()
+    assert told() == []
+    run(error="no")
+    sees(False)
+    promote(instance, 2, "b" * 64)
+    assert sorted(told()) == [
+        "tiny/api: api_answers failed",
+        "tiny: version 2 is the champion",
+        "tiny_nightly (2026-01-20) failed",
+    ]
 
 
 # --- delivery -------------------------------------------------------------------------------------------------------

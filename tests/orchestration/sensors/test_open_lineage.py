@@ -179,6 +179,20 @@ def test_a_run_that_somebody_deleted_is_passed_over(tick, instance):
     assert told(collector.events) == STORY
 
 
+def test_after_runs_were_deleted_or_wiped_the_next_ones_are_told_and_old_ones_not_again(tick, instance):
+    with collecting() as collector:
+        run(instance, thing)
+        deleted = run(instance, thing)
+        tick(collector.url)
+        for forget in (lambda: instance.delete_run(deleted), instance.wipe):
+            before = len(collector.events)
+            forget()
+            assert tick(collector.url).startswith("No run")
+            run(instance, thing)
+            tick(collector.url)
+            assert told(collector.events[before:]) == STORY
+
+
 def test_a_table_is_named_by_its_place_and_one_that_was_dropped_by_its_name(tick, instance, home):
     with collecting() as collector:
         run(instance, thing)
