@@ -60,6 +60,20 @@ def published_nights(lake: Lakehouse, table: str) -> dict[str, Snapshot]:
     return nights
 
 
+def night_of(lake: Lakehouse, table: str, day: str) -> Snapshot:
+    """Return the snapshot that published a day (ISO date); `SnapshotNotFoundError` where none has, or it was undone."""
+    try:
+        nights = published_nights(lake, table)
+    except TableNotFoundError:
+        nights = {}
+    if day not in nights:
+        raise SnapshotNotFoundError(
+            f"Table {table!r} has no published night of {day}, or it was rolled back. "
+            f"Materialize {table.replace('.', '/')} of {day}."
+        )
+    return nights[day]
+
+
 def newest_night(lake: Lakehouse, table: str) -> Snapshot:
     """Return the snapshot of the newest published day; `SnapshotNotFoundError` when there is none."""
     try:
@@ -71,10 +85,15 @@ def newest_night(lake: Lakehouse, table: str) -> Snapshot:
     return nights[max(nights)]
 
 
+def start_of_day(day: date, timezone: str) -> datetime:
+    """Return the day's midnight in its time zone: a day with a change of the clock in it does not take 24 hours."""
+    return datetime.combine(day, time(), ZoneInfo(timezone))
+
+
 def population_of_day(lake: Lakehouse, table: str, day: date, timezone: str) -> Snapshot | None:
     """Return the population as it stood at the end of a past day; None for today, and where no snapshot is so old.
 
     A day that is made up for is then scored from what was known on it, and always from the same rows.
     """
-    end = datetime.combine(day + timedelta(days=1), time(), ZoneInfo(timezone))
+    end = start_of_day(day + timedelta(days=1), timezone)
     return None if end > datetime.now(UTC) else lake.snapshot_at(table, end)
