@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.night_tags import DAY
 from backends.lakehouse.reading import Filter, Snapshot, partition_is
+from backends.reasons_column import ReasonsColumn
 from models.audit import AuditReport, Limits
 from models.errors import SnapshotNotFoundError, TableNotFoundError
 from models.scoring import Scorer
@@ -26,7 +29,14 @@ class Night:
     limits: Limits
     dagster_run_id: str = ""
     population_snapshot: int | None = None  # None reads the current one
+    reasons: int = 0  # how many features are named in a row; 0 is no such column
+    reasons_for: Literal["positives", "all"] = "positives"
     day_column: str | None = None  # the partition of the day alone is scored; None scores the whole population
+
+    @cached_property
+    def reasons_column(self) -> ReasonsColumn | None:
+        """What makes the column of reasons; None where none are declared. `ModelFileError` when the model has none."""
+        return ReasonsColumn.of(self.scorer, self.reasons, self.reasons_for == "all")
 
     @property
     def where(self) -> Filter | None:
