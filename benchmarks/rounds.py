@@ -1,7 +1,7 @@
 """Systems in one run, each in a process of its own that ends before the next begins.
 
-So none is measured beside the memory or the JVM of another: ten gigabytes of a frame that was just freed, and a Spark that
-idles, cost the night an eighth when all took turns.
+So none is measured beside the memory or the JVM of another: ten gigabytes of a frame that was just freed, and a Spark
+that idles, cost the night an eighth when all took turns.
 
 A system is a function that prepares and returns what is measured: a function that handles all rows and says how many.
 """
