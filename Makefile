@@ -28,7 +28,7 @@ demo-weeks: setup ## the demo's customers live on: drift is seen, retrains, is p
 	@$(BIN)/tandem demo-weeks --weeks $(WEEKS)
 
 test: setup ## run the tests, WORKERS=2 at a time; ARGS="-k night" runs some
-	@scratch=$$(mktemp -d $(IN_MEMORY)); trap 'rm -rf "$$scratch"' EXIT INT TERM; \
+	@scratch=$$(mktemp -d $(IN_MEMORY)) && chmod go+x "$$scratch"; trap 'rm -rf "$$scratch"' EXIT INT TERM; \
 	TMPDIR=$$scratch $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --basetemp=$$scratch/pytest $(ARGS)
 
 test-image: setup ## build the container image for real and ask it: needs root, podman, crun, mmdebstrap
