@@ -71,7 +71,7 @@ def train(
         split = split_examples(declaration, examples)
         training, calibration, test = _parts(declaration, contract, examples, split)
     with _timed(seconds, "teacher"):
-        teacher = fit_teacher(*training, declaration.training, progress)
+        teacher = fit_teacher(contract, *training, declaration.training, progress)
     with _timed(seconds, "boosted_trees"):
         plain = fit_plain_trees(*training, declaration.training.seed)
     with _timed(seconds, "network"):

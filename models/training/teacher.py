@@ -1,14 +1,13 @@
-"""The teacher: boosted trees, cross-fitted, whose scores the network learns; and plain ones as the yardstick.
+"""The teacher: learners of different kinds, cross-fitted and blended, whose scores the network learns; and the yardstick.
 
-Trees read numbers as they are (NaN is missing) and category codes as categories.
+The yardstick is scikit-learn's boosted trees with their defaults: every network is reported beside them.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,96 +16,161 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from models.contract import Contract
 from models.declaration import Training
 from models.encoding import Encoded
 from models.errors import TrainingDataError
 from models.scoring import Scores
+from models.training.blend import Blend, fit_blend
+from models.training.learners import (
+    MANY_ROWS,
+    Fold,
+    Part,
+    Schooling,
+    Score,
+    Trees,
+    categorical,
+    fit_line,
+    fit_network,
+    fit_trees,
+    known_codes,
+    tree_table,
+)
 from models.training.split import Labels
 
-LEAVES, LEAVES_OF_MANY = (7, 15, 31), (15, 31)
-MANY_ROWS = 50_000  # from here on twice the learning rate loses nothing and takes half the time
-MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
+# What each kind of learner is tried with on the first fold; the best goes on.
+LEAVES, LEAVES_OF_MANY = (4, 7, 15, 31), (15, 31)
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
+SCHOOLINGS = (Schooling(8, 0, 0.1, 0.01), Schooling(30, 0, 0.3, 0.01), Schooling(0, 300_000, 0, 2.0))
+SCHOOLINGS_OF_MANY = (Schooling(4, 0, 0.1, 0.01),)
 
-Table = npt.NDArray[np.float32]
 Progress = Callable[[str], None]
+Positions = npt.NDArray[np.int64]
+
+
+class Kind(NamedTuple):
+    """A kind of learner and what it is tried with."""
+
+    name: str
+    fit: Callable[[Fold, Any], Score]
+    choices: Sequence[Any]
 
 
 @dataclass(frozen=True)
-class Trees:
-    """Fitted boosted trees, one ensemble or several whose probabilities are averaged."""
+class Pupil:
+    """What the learners of one fold have learnt, by kind."""
 
-    ensembles: list[HistGradientBoostingClassifier]
-    codes: list[npt.NDArray[np.int32]]  # of each category, those that the trees know
+    fold: Fold
+    scores: list[Score]
+
+    def score(self, rows: Encoded) -> list[Scores]:
+        """Return each learner's probabilities."""
+        wider = self.fold.rates.added_to(rows)
+        return [score(wider) for score in self.scores]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Learners for each fold, how they are blended, and the scores that each fold gave to the rows it had not seen."""
+
+    pupils: list[Pupil]
+    blend: Blend
+    out_of_fold: Scores
+    folds: list[Positions]  # the rows that each fold has not seen
+    chosen: dict[str, Any]  # of each kind of learner, what did best
 
     def score(self, rows: Encoded) -> Scores:
-        """Return the mean probability, float32 [rows]."""
-        table = _table(rows, self.codes)
-        with _pool(len(self.ensembles)) as pool:
-            scores = list(pool.map(_probability, self.ensembles, repeat(table)))
-        mean: Scores = np.mean(scores, axis=0, dtype=np.float32)
-        return mean
+        """Return the blend of each kind's mean probability, float32 [rows]."""
+        with _pool(len(self.pupils)) as pool, threadpool_limits(1, user_api="blas"):
+            scores = list(pool.map(lambda pupil: pupil.score(rows), self.pupils))
+        return self.blend.mix([np.mean(kind, axis=0, dtype=np.float32) for kind in zip(*scores, strict=True)])
 
 
-@dataclass(frozen=True)
-class Teacher(Trees):
-    """One ensemble for each fold, and the scores that each gave to the rows it had not seen."""
+def fit_teacher(
+    contract: Contract, rows: Encoded, y: Labels, training: Training, progress: Progress = lambda _: None
+) -> Teacher:
+    """Cross-fit every kind of learner on the training rows, and blend them by the scores of rows that each has not seen.
 
-    out_of_fold: Scores
-    leaves: int
-
-    @property
-    def iterations(self) -> list[int]:
-        """Boosting rounds of each fold, as early stopping chose them."""
-        return [trees.n_iter_ for trees in self.ensembles]
-
-
-class _Fold(NamedTuple):
-    trees: HistGradientBoostingClassifier
-    leaves: int
-    outside: npt.NDArray[np.int64]  # the rows that the trees have not seen
-    scores: Scores  # of those rows
-    loss: float  # on those rows
-
-
-def fit_teacher(rows: Encoded, y: Labels, training: Training, progress: Progress = lambda _: None) -> Teacher:
-    """Cross-fit boosted trees on the training rows, with early stopping on the held-out fold.
-
-    The number of leaves is the best on the first fold. Rare outcomes get fewer folds, so that each has some;
+    What a learner is tried with is chosen on the first fold. Rare outcomes get fewer folds, so that each has some;
     `TrainingDataError` when not even two do.
     """
     rarest = int(min(y.sum(), len(y) - y.sum()))
     count = min(training.teacher_folds, rarest)
     if count < 2:
         raise TrainingDataError(f"The rarer outcome has {rarest} training rows, but needs at least 2: add examples.")
-    known = _known_codes(rows)
-    table = _table(rows, known)
-    folds = list(StratifiedKFold(count, shuffle=True, random_state=training.seed).split(table, y))
+    splits = list(StratifiedKFold(count, shuffle=True, random_state=training.seed).split(rows.numbers, y))
+    kinds = _kinds(len(rows), training)
+    with _pool(count) as pool, threadpool_limits(1, user_api="blas"):
 
-    def fit(leaves: int, fold: int) -> _Fold:
-        inside, outside = folds[fold]
-        trees = _boosted_trees(rows, len(inside), leaves, training)
-        trees.fit(table[inside], y[inside], X_val=table[outside], y_val=y[outside])
-        scores = _probability(trees, table[outside])
-        return _Fold(trees, leaves, outside, scores, float(log_loss(y[outside], scores.astype(np.float64))))
+        def fold_of(split: tuple[Positions, Positions]) -> Fold:
+            return Fold.of(contract, *(Part(rows[part], y[part]) for part in split), training.seed)
 
-    many = len(rows) >= MANY_ROWS
-    with _pool(count if many else 1) as pool:
-        candidates = list(pool.map(fit, LEAVES_OF_MANY if many else LEAVES, repeat(0)))
-        first = min(candidates, key=lambda candidate: candidate.loss)
-        progress(f"teacher: {first.leaves} leaves are best, log-loss {first.loss:.4f} on fold 1 of {count}")
-        fitted = [first, *pool.map(fit, repeat(first.leaves), range(1, count))]
-    out_of_fold = np.empty(len(y), np.float32)
-    for fold in fitted:
-        out_of_fold[fold.outside] = fold.scores
-    return Teacher([fold.trees for fold in fitted], known, out_of_fold, first.leaves)
+        folds = list(pool.map(fold_of, splits))
+        tried = [(kind, choice) for kind in kinds for choice in kind.choices]
+        first = list(pool.map(lambda one: one[0].fit(folds[0], one[1]), tried))
+        best = _best(folds[0], tried, first)
+        chosen = {kind.name: tried[at][1] for kind, at in zip(kinds, best, strict=True)}
+        progress(f"teacher: {', '.join(f'{name} {choice}' for name, choice in chosen.items())} are best on fold 1")
+        wanted = [(kind, fold) for fold in folds[1:] for kind in kinds]
+        others = list(pool.map(lambda one: one[0].fit(one[1], chosen[one[0].name]), wanted))
+    learnt = [[first[at] for at in best], *(others[i : i + len(kinds)] for i in range(0, len(others), len(kinds)))]
+    pupils = [Pupil(fold, scores) for fold, scores in zip(folds, learnt, strict=True)]
+    unseen = [outside for _, outside in splits]
+    with threadpool_limits(1, user_api="blas"):
+        out_of_fold = _out_of_fold(pupils, unseen, len(y))
+    blend = fit_blend(out_of_fold, y)
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(chosen, blend.weights, strict=True))
+    progress(f"teacher: weights of the learners on {count} folds: {weights}")
+    return Teacher(pupils, blend, blend.mix(out_of_fold), unseen, chosen)
 
 
-def fit_plain_trees(rows: Encoded, y: Labels, seed: int) -> Trees:
+def _kinds(rows: int, training: Training) -> list[Kind]:
+    many, seed = rows >= MANY_ROWS, training.seed
+    return [
+        Kind("leaves", lambda fold, leaves: fit_trees(fold, leaves, training.teacher_iterations, seed), LEAVES_OF_MANY if many else LEAVES),
+        Kind("line", lambda fold, strength: fit_line(fold, strength, seed), STRENGTHS),
+        Kind("network", lambda fold, schooling: fit_network(fold, schooling, seed), SCHOOLINGS_OF_MANY if many else SCHOOLINGS),
+    ]
+
+
+def _best(fold: Fold, tried: list[tuple[Kind, Any]], fitted: list[Score]) -> list[int]:
+    """Return, for each kind in order, the position of the learner with the least log-loss on the rows outside."""
+    rows, y = fold.outside
+    losses: dict[str, list[tuple[float, int]]] = {}
+    for at, ((kind, _), score) in enumerate(zip(tried, fitted, strict=True)):
+        losses.setdefault(kind.name, []).append((float(log_loss(y, score(rows).astype(np.float64))), at))
+    return [min(found)[1] for found in losses.values()]
+
+
+def _out_of_fold(pupils: list[Pupil], unseen: list[Positions], rows: int) -> list[Scores]:
+    """Return the scores of each kind, float32 [rows], that the fold gave which had not seen the row."""
+    together = [np.empty(rows, np.float32) for _ in pupils[0].scores]
+    for pupil, outside in zip(pupils, unseen, strict=True):
+        for scores, score in zip(together, pupil.scores, strict=True):
+            scores[outside] = score(pupil.fold.outside.rows)
+    return together
+
+
+# --- the yardstick --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PlainTrees:
+    """Boosted trees with scikit-learn's defaults."""
+
+    trees: Trees
+
+    def score(self, rows: Encoded) -> Scores:
+        """Return probabilities, float32 [rows]."""
+        return self.trees(rows)
+
+
+def fit_plain_trees(rows: Encoded, y: Labels, seed: int) -> PlainTrees:
     """Fit scikit-learn's boosted trees with its defaults: the yardstick beside which every network is reported."""
-    codes = _known_codes(rows)
-    trees = HistGradientBoostingClassifier(categorical_features=_categorical(rows), random_state=seed)
+    codes = known_codes(rows)
+    trees = HistGradientBoostingClassifier(categorical_features=categorical(rows), random_state=seed)
     with threadpool_limits(None if len(rows) >= MANY_ROWS else 1, user_api="openmp"):
-        return Trees([trees.fit(_table(rows, codes), y)], codes)
+        return PlainTrees(Trees(trees.fit(tree_table(rows, codes), y), codes))
 
 
 def _pool(jobs: int) -> ThreadPoolExecutor:
@@ -119,46 +183,3 @@ def _pool(jobs: int) -> ThreadPoolExecutor:
 
 def _one_thread() -> None:
     threadpool_limits(1, user_api="openmp")
-
-
-def _boosted_trees(rows: Encoded, inside: int, leaves: int, training: Training) -> HistGradientBoostingClassifier:
-    return HistGradientBoostingClassifier(
-        learning_rate=0.1 if inside >= MANY_ROWS else 0.05,
-        max_leaf_nodes=leaves,
-        min_samples_leaf=20,
-        l2_regularization=1.0,
-        max_features=0.7,
-        max_iter=training.teacher_iterations,
-        early_stopping=True,
-        categorical_features=_categorical(rows),
-        random_state=training.seed,
-    )
-
-
-def _categorical(rows: Encoded) -> list[int]:
-    numbers, categories = rows.numbers.shape[1], rows.categories.shape[1]
-    return list(range(numbers, numbers + categories))
-
-
-def _known_codes(rows: Encoded) -> list[npt.NDArray[np.int32]]:
-    """Return the most frequent codes of each category."""
-    known = []
-    for codes in rows.categories.T:
-        distinct, counts = np.unique(codes, return_counts=True)
-        known.append(distinct[np.argsort(-counts, kind="stable")[:MOST_CODES]])
-    return known
-
-
-def _table(rows: Encoded, known: list[npt.NDArray[np.int32]]) -> Table:
-    """Put numbers and known codes side by side, float32 [rows, features]; NaN is missing."""
-    numbers = rows.numbers.shape[1]
-    table = np.empty((len(rows), numbers + len(known)), np.float32)
-    table[:, :numbers] = rows.numbers
-    for j, codes in enumerate(known):
-        column = rows.categories[:, j]
-        table[:, numbers + j] = np.where(np.isin(column, codes), column, np.nan)
-    return table
-
-
-def _probability(trees: HistGradientBoostingClassifier, table: Table) -> Scores:
-    return trees.predict_proba(table)[:, 1].astype(np.float32)  # type: ignore[no-any-return]

@@ -1,0 +1,179 @@
+"""The learners that the teacher blends: boosted trees, an additive line over pieces of numbers, a network of its own.
+
+Each learns from some rows and is judged on others, and what it has learnt is a function from rows to scores. Trees are
+good at steps and at what only counts together, the line at what is smooth and adds up, the network at what is smooth
+and counts together. What they make of each other is in `teacher`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+
+from models.contract import Contract, NumberFeature
+from models.encoding import Encoded
+from models.scoring import Scores
+from models.training.graph import Encode, Layer, dense_encoder
+from models.training.layout import learn_layout
+from models.training.network import logits, sigmoid, train_network
+from models.training.rates import Rates, cross_fitted, learn_rates, many_valued
+from models.training.split import Labels
+
+MANY_ROWS = 50_000  # from here on twice the learning rate loses nothing and takes half the time
+MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
+MOST_PIECES, FEWEST_BINS, MOST_BINS = 300, 6, 32  # of the line and the network: bins by how many numbers share them
+LINE_ROWS = 50_000  # that a line learns from at most: more teach it nothing
+HIDDEN = (128, 32)
+
+Table = npt.NDArray[np.float32]
+Score = Callable[[Encoded], Scores]
+
+
+class Part(NamedTuple):
+    """Rows with their outcomes."""
+
+    rows: Encoded
+    y: Labels
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What the learners of one fold see: rows to learn from and rows to be judged on, with rates beside the numbers."""
+
+    inside: Part
+    outside: Part
+    rates: Rates
+    encode: Encode  # to the columns of line and network
+
+    @classmethod
+    def of(cls, contract: Contract, inside: Part, outside: Part, seed: int) -> "Fold":
+        """Learn from `inside` what the learners have in common."""
+        many, widths = many_valued(inside.rows), [category.width for category in contract.categories.values()]
+        rates = learn_rates(*inside, many, widths)
+        rows = cross_fitted(*inside, many, widths, seed)
+        wider = with_rates(contract, len(many))
+        bins = int(np.clip(MOST_PIECES // max(len(wider.numbers), 1), FEWEST_BINS, MOST_BINS))
+        encode = dense_encoder(wider, learn_layout(wider, rows, bins))
+        return cls(Part(rows, inside.y), Part(rates.added_to(outside.rows), outside.y), rates, encode)
+
+
+def with_rates(contract: Contract, count: int) -> Contract:
+    """Return a contract with `count` more numbers behind the others."""
+    if not count:
+        return contract
+    numbers = {f"rate {i}": NumberFeature(kind="number") for i in range(count)}
+    return Contract.model_validate(dict(contract) | {"features": contract.features | numbers})
+
+
+# --- trees ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Fitted boosted trees, and of each category the codes that they know; those of many values they read by rates."""
+
+    ensemble: HistGradientBoostingClassifier
+    codes: list[npt.NDArray[np.int32]]
+
+    def __call__(self, rows: Encoded) -> Scores:
+        """Return probabilities, float32 [rows]."""
+        return self.ensemble.predict_proba(tree_table(rows, self.codes))[:, 1].astype(np.float32)  # type: ignore[no-any-return]
+
+
+def fit_trees(fold: Fold, leaves: int, iterations: int, seed: int) -> Trees:
+    """Boost trees with early stopping on the rows outside."""
+    rows, y = fold.inside
+    codes = known_codes(rows, fold.rates.categories)
+    trees = HistGradientBoostingClassifier(
+        learning_rate=0.1 if len(rows) >= MANY_ROWS or leaves < 7 else 0.05,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=20,
+        l2_regularization=1.0,
+        max_features=0.7,
+        max_iter=iterations,
+        early_stopping=True,
+        categorical_features=categorical(rows),
+        random_state=seed,
+    )
+    outside = tree_table(fold.outside.rows, codes)
+    return Trees(trees.fit(tree_table(rows, codes), y, X_val=outside, y_val=fold.outside.y), codes)
+
+
+def categorical(rows: Encoded) -> list[int]:
+    """Return which columns of `tree_table` are categories."""
+    numbers, categories = rows.numbers.shape[1], rows.categories.shape[1]
+    return list(range(numbers, numbers + categories))
+
+
+def known_codes(rows: Encoded, without: tuple[int, ...] = ()) -> list[npt.NDArray[np.int32]]:
+    """Return the most frequent codes of each category; none of those left out."""
+    known = []
+    for j, codes in enumerate(rows.categories.T):
+        distinct, counts = np.unique(codes, return_counts=True)
+        known.append(distinct[np.argsort(-counts, kind="stable")[: MOST_CODES * (j not in without)]])
+    return known
+
+
+def tree_table(rows: Encoded, known: list[npt.NDArray[np.int32]]) -> Table:
+    """Put numbers and known codes side by side, float32 [rows, features]; NaN is missing."""
+    numbers = rows.numbers.shape[1]
+    table = np.empty((len(rows), numbers + len(known)), np.float32)
+    table[:, :numbers] = rows.numbers
+    for j, codes in enumerate(known):
+        column = rows.categories[:, j]
+        table[:, numbers + j] = np.where(np.isin(column, codes), column, np.nan)
+    return table
+
+
+# --- line and network -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A network over the fold's columns; a line is one without hidden layers."""
+
+    layers: list[Layer]
+    encode: Encode
+
+    def __call__(self, rows: Encoded) -> Scores:
+        """Return probabilities, float32 [rows]."""
+        return sigmoid(logits(self.layers, self.encode, rows))
+
+
+def fit_line(fold: Fold, strength: float, seed: int) -> Layers:
+    """Fit a logistic regression on the columns; `strength` is the inverse of its L2 penalty."""
+    rows, y = fold.inside
+    if len(rows) > LINE_ROWS:
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:LINE_ROWS])
+        rows, y = rows[drawn], y[drawn]
+    line = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=50).fit(fold.encode(rows), y)
+    return Layers([(line.coef_.T.astype(np.float32), line.intercept_.astype(np.float32))], fold.encode)
+
+
+class Schooling(NamedTuple):
+    """How long a network learns and how much of its hidden units is left out meanwhile."""
+
+    epochs: int
+    presentations: int  # at least
+    dropout: float
+    weight_decay: float
+
+
+def fit_network(fold: Fold, schooling: Schooling, seed: int) -> Layers:
+    """Train a network on the outcomes themselves."""
+    rows, y = fold.inside
+    network = train_network(
+        fold.encode,
+        rows,
+        y,
+        hidden=HIDDEN,
+        presentations=max(schooling.epochs * len(rows), schooling.presentations),
+        seed=seed,
+        dropout=schooling.dropout,
+        weight_decay=schooling.weight_decay,
+    )
+    return Layers(network.layers, fold.encode)
