@@ -97,7 +97,12 @@ class Network(Frozen):
     """The network's shape."""
 
     hidden: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((128, 32), min_length=1, max_length=4)
-    bins: int = Field(24, ge=2, le=256, description="Pieces that a number's range is cut into (piecewise linear).")
+    bins: int | None = Field(
+        None,
+        ge=2,
+        le=256,
+        description="Pieces that a number's range is cut into (piecewise linear). Default: by need, more for few numbers.",
+    )
 
 
 class Training(Frozen):

@@ -7,6 +7,8 @@ import numpy as np
 
 from models.encoding import Numbers
 
+PIECES = 336  # of all numbers together, where the declaration does not say how many each has
+FEWEST, MOST = 8, 48  # of one number then
 NARROWEST = 2.0**-16  # piece, by its distance from the median: below, float32 hardly tells its two ends apart
 STEEPEST = 2.0**60  # piece, by the reach of all of them: above, float32 overflows
 
@@ -28,6 +30,16 @@ def edges(column: Numbers, bins: int) -> Numbers:
     quantiles = max(bins + 1 - len(given), bins // 2)
     inner = np.quantile(light, np.arange(1, quantiles + 1) / (quantiles + 1), method="nearest")
     return _apart(np.union1d(given, inner).astype(np.float32), median(column))
+
+
+def bins_by_need(numbers: Numbers) -> int:
+    """Return how many pieces each number is cut into where nothing is declared; float32 [rows, numbers].
+
+    Few numbers get many, so that none of their steps is missed, and many get few, of which each has rows enough.
+    """
+    distinct = [len(np.unique(column)) for column in numbers.T]
+    sharing = sum(values > FEWEST for values in distinct)
+    return int(np.clip(PIECES // max(sharing, 1), FEWEST, MOST))
 
 
 def median(column: Numbers) -> np.float32:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +14,14 @@ from models.declaration import Declaration
 from models.encoding import Encoded, encode_arrow
 from models.errors import TandemError
 from models.scoring import Scorer, Scores
+from models.training.bins import bins_by_need
 from models.training.calibration import fold_into, platt
 from models.training.costs import cost_saved, least_costly_threshold
 from models.training.distillation import lesson
 from models.training.evaluation import evaluate, recall_at
 from models.training.graph import Encode, build_graph, dense_encoder, with_metadata
-from models.training.layout import learn_layout
+from models.training.layout import Layout, learn_layout
+from models.training.learners import Part
 from models.training.network import Network, logits, sigmoid, train_network
 from models.training.profiling import learn_profile
 from models.training.split import Labels, Split, labels, split_examples
@@ -75,9 +77,10 @@ def train(
     with _timed(seconds, "boosted_trees"):
         plain = fit_plain_trees(*training, declaration.training.seed)
     with _timed(seconds, "network"):
-        layout = learn_layout(contract, training.rows, declaration.network.bins)
+        bins = declaration.network.bins or bins_by_need(training.rows.numbers)
+        layout = learn_layout(contract, training.rows, bins, training.y)
         encode = dense_encoder(contract, layout)
-        network = _taught_network(declaration, training, teacher, encode, progress)
+        network = _taught_network(declaration, training, teacher, layout, encode, progress)
     with _timed(seconds, "evaluation"):
         platt_scaling = platt(logits(network.layers, encode, calibration.rows), calibration.y)
         layers = fold_into(network.layers, *platt_scaling)
@@ -110,14 +113,9 @@ def train(
     )
 
 
-class _Part(NamedTuple):
-    rows: Encoded
-    y: Labels
-
-
-def _parts(declaration: Declaration, contract: Contract, examples: pa.Table, split: Split) -> list[_Part]:
+def _parts(declaration: Declaration, contract: Contract, examples: pa.Table, split: Split) -> list[Part]:
     rows, y = encode_arrow(contract, examples), labels(declaration, examples)
-    return [_Part(rows[part], y[part]) for part in (split.train, split.calibration, split.test)]
+    return [Part(rows[part], y[part]) for part in (split.train, split.calibration, split.test)]
 
 
 def _metrics(declaration: Declaration, contract: Contract, y: Labels, scores: Scores) -> dict[str, float]:
@@ -154,10 +152,10 @@ def contract_of(
 
 
 def _taught_network(
-    declaration: Declaration, training: _Part, teacher: Teacher, encode: Encode, progress: Progress
+    declaration: Declaration, training: Part, teacher: Teacher, layout: Layout, encode: Encode, progress: Progress
 ) -> Network:
     budget = declaration.training
-    rows, targets = lesson(*training, teacher, budget.synthetic_rows, budget.seed)
+    rows, targets = lesson(*training, teacher, layout.groupings, budget.synthetic_rows, budget.seed)
     return train_network(
         encode,
         rows,
