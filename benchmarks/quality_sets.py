@@ -1,4 +1,4 @@
-"""The tables of `benchmarks/quality.py`, each with a declaration: real ones, the demo's, scikit-learn's, and made ones."""
+"""The tables of `benchmarks/quality.py`, each with a declaration: real ones, the demo's, scikit-learn's, made ones."""
 
 import os
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from benchmarks import quality_generated as generated
 from models.declaration import Declaration, load_declaration
 
 SEED = 20
+Make = Callable[[np.random.Generator, int], generated.Columns]
 LAST_DAY = date(2026, 10, 31)
 CHURN_ROWS, FRAUD_ROWS = 60_000, 150_000
 
@@ -59,7 +60,7 @@ def telco() -> QualitySet | None:
 
 
 def churn() -> QualitySet:
-    """The demo's customers: 14 numbers and 6 categories, with the declaration's own budget and bins."""
+    """Make the demo's customers: 14 numbers and 6 categories, with the declaration's own budget and bins."""
     from demo.population import Chunk, churn_examples
 
     declaration = load_declaration(ROOT / "models" / "churn.yaml")
@@ -69,7 +70,7 @@ def churn() -> QualitySet:
 
 
 def fraud() -> QualitySet:
-    """The demo's card swipes with their histories counted: half a percent of positives among 150,000."""
+    """Make the demo's card swipes with their histories counted: half a percent of positives among 150,000."""
     from backends.history_windows import Windows, counted
     from demo.transactions import Stream
     from models.history import history_of
@@ -88,7 +89,9 @@ def fraud() -> QualitySet:
     values = np.concatenate([part.values for part in parts])
     for j, name in enumerate(names):
         rows = rows.append_column(name, pa.array(values[:, j], from_pandas=True))
-    features = {name: feature.model_dump(mode="json", exclude_unset=True) for name, feature in declaration.features.items()}
+    features = {
+        name: feature.model_dump(mode="json", exclude_unset=True) for name, feature in declaration.features.items()
+    }
     features |= {name: {"kind": "number", "missing": True} for name in names}
     return QualitySet(rows, _fields(features, {"label": "is_fraud"}, 0.25))
 
@@ -102,7 +105,7 @@ def breast_cancer() -> QualitySet:
 
 
 def digits() -> QualitySet:
-    """scikit-learn's: 1,797 pictures of 8 by 8 points; is the digit odd?"""
+    """scikit-learn's: 1,797 pictures of 8 by 8 points, and whether the digit is odd."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
@@ -110,7 +113,7 @@ def digits() -> QualitySet:
 
 
 def diabetes() -> QualitySet:
-    """scikit-learn's: 442 rows, 10 measurements; is the progress above the median?"""
+    """scikit-learn's: 442 rows, 10 measurements, and whether the progress is above the median."""
     from sklearn.datasets import load_diabetes
 
     x, y = load_diabetes(return_X_y=True)
@@ -126,12 +129,18 @@ def _fields(features: dict[str, Any], examples: dict[str, Any], test_share: floa
         "name": "quality",
         "entity_key": "id",
         "population": {"table": "silver.quality"},
-        "examples": {**examples, "table": "silver.quality_examples", "split": {"method": "stratified", "test_share": test_share}},
+        "examples": {
+            **examples,
+            "table": "silver.quality_examples",
+            "split": {"method": "stratified", "test_share": test_share},
+        },
         "features": features,
     }
 
 
-def _made(make: Callable[[np.random.Generator, int], generated.Columns], rows: int, test: int) -> Callable[[], QualitySet]:
+def _made(
+    make: Callable[[np.random.Generator, int], generated.Columns], rows: int, test: int
+) -> Callable[[], QualitySet]:
     """Return a set with so many rows for training and calibration, and for the test."""
     return lambda: set_of(make(np.random.default_rng([SEED, rows]), rows + test), test / (rows + test))
 

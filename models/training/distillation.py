@@ -25,7 +25,7 @@ def lesson(
     The training rows do not know from the columns that their categories share how they came out (`unknowing`).
     """
     real = np.float32(TRUTH) * y + np.float32(1 - TRUTH) * teacher.out_of_fold
-    shown = unknowing(rows, y, groupings, teacher.folds)
+    shown = unknowing(rows, groupings, teacher.folds)
     if not synthetic_rows:
         return shown, real
     synthetic = recombine(rows, synthetic_rows, seed)

@@ -24,7 +24,9 @@ from models.training.layout import Layout, learn_layout
 from models.training.learners import Part
 from models.training.network import Network, logits, sigmoid, train_network
 from models.training.profiling import learn_profile
+from models.training.shared_columns import learn_groupings
 from models.training.split import Labels, Split, labels, split_examples
+from models.training.steps import sharp_steps
 from models.training.teacher import Teacher, fit_plain_trees, fit_teacher
 
 TOLERANCE = 1e-5  # between the ONNX graph's probabilities and the trainer's own
@@ -78,7 +80,9 @@ def train(
         plain = fit_plain_trees(*training, declaration.training.seed)
     with _timed(seconds, "network"):
         bins = declaration.network.bins or bins_by_need(training.rows.numbers)
-        layout = learn_layout(contract, training.rows, bins, training.y)
+        steps = sharp_steps(teacher.trees, training.rows.numbers)
+        groupings = learn_groupings(contract, training.rows, teacher, declaration.training.seed)
+        layout = learn_layout(contract, training.rows, bins, steps, groupings)
         encode = dense_encoder(contract, layout)
         network = _taught_network(declaration, training, teacher, layout, encode, progress)
     with _timed(seconds, "evaluation"):

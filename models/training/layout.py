@@ -3,6 +3,7 @@
 What a feature means is in the contract; how the columns are computed is in `graph`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,8 @@ import numpy as np
 from models.contract import Contract
 from models.encoding import Encoded, Numbers
 from models.errors import TrainingDataError
-from models.training.bins import edges, median
-from models.training.grouping import LEAST_ROWS, Grouping, learn_grouping
-from models.training.split import Labels
+from models.training.bins import NO_STEPS, Reals, edges, median
+from models.training.grouping import LEAST_ROWS, Grouping, ungrouped
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,22 @@ class Layout:
         return sum(self.pieces) + len(self.indicators) + sum(grouping.width for grouping in self.groupings)
 
 
-def learn_layout(contract: Contract, rows: Encoded, bins: int, y: Labels | None = None) -> Layout:
+def learn_layout(
+    contract: Contract, rows: Encoded, bins: int, steps: Sequence[Reals] = (), groupings: Sequence[Grouping] = ()
+) -> Layout:
     """Learn the columns from training rows. A missing value or a category seen in under 10 rows gets no column.
 
-    With the rows' outcomes `y`, categories of many values get columns that values share. `TrainingDataError` when
-    nothing varies, so that there would be no column at all.
+    The teacher may have found sharp steps of each number (`sharp_steps`), which get edges, and values of a category
+    that can share a column (`learn_groupings`). `TrainingDataError` when nothing varies: there would be no column.
     """
     absent = np.isnan(rows.numbers).sum(0)
     indicators = tuple(int(j) for j in np.flatnonzero(absent >= LEAST_ROWS))
-    cuts = tuple(edges(rows.numbers[:, j], bins) for j in range(len(contract.numbers)))
+    steps = steps or [NO_STEPS] * len(contract.numbers)
+    cuts = tuple(edges(column, bins, at) for column, at in zip(rows.numbers.T, steps, strict=True))
     widths = [category.missing_code + 1 for category in contract.categories.values()]
-    groupings = tuple(learn_grouping(rows.categories[:, j], width, y) for j, width in enumerate(widths))
+    groupings = groupings or [ungrouped(codes, width) for codes, width in zip(rows.categories.T, widths, strict=True)]
     medians = np.array([median(rows.numbers[:, j]) for j in range(len(contract.numbers))], np.float32)
-    layout = Layout(cuts, indicators, groupings, medians)
+    layout = Layout(cuts, indicators, tuple(groupings), medians)
     if not any(layout.pieces) and not any(grouping.width > 1 for grouping in groupings):
         raise TrainingDataError(
             f"None of the features of model {contract.model!r} varies in the {len(rows)} training rows: "

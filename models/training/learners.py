@@ -24,6 +24,7 @@ from models.training.rates import Rates, cross_fitted, learn_rates, many_valued
 from models.training.split import Labels
 
 MANY_ROWS = 50_000  # from here on twice the learning rate loses nothing and takes half the time
+SHALLOW = 4  # leaves
 MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
 MOST_PIECES, FEWEST_BINS, MOST_BINS = 300, 6, 32  # of the line and the network: bins by how many numbers share them
 LINE_ROWS = 50_000  # that a line learns from at most: more teach it nothing
@@ -52,7 +53,10 @@ class Fold:
     @classmethod
     def of(cls, contract: Contract, inside: Part, outside: Part, seed: int) -> "Fold":
         """Learn from `inside` what the learners have in common."""
-        many, widths = many_valued(inside.rows), [category.missing_code + 1 for category in contract.categories.values()]
+        many, widths = (
+            many_valued(inside.rows),
+            [category.missing_code + 1 for category in contract.categories.values()],
+        )
         rates = learn_rates(*inside, many, widths)
         rows = cross_fitted(*inside, many, widths, seed)
         wider = with_rates(contract, len(many))
@@ -66,7 +70,7 @@ def with_rates(contract: Contract, count: int) -> Contract:
     if not count:
         return contract
     numbers = {f"rate {i}": NumberFeature(kind="number") for i in range(count)}
-    return Contract.model_validate(dict(contract) | {"features": contract.features | numbers})
+    return Contract.model_validate(contract.model_dump() | {"features": contract.features | numbers})
 
 
 # --- trees ----------------------------------------------------------------------------------------------------------
@@ -74,7 +78,7 @@ def with_rates(contract: Contract, count: int) -> Contract:
 
 @dataclass(frozen=True)
 class Trees:
-    """Fitted boosted trees, and of each category the codes that they know; those of many values they read by rates."""
+    """Fitted boosted trees, and of each category the codes that they know."""
 
     ensemble: HistGradientBoostingClassifier
     codes: list[npt.NDArray[np.int32]]
@@ -85,11 +89,14 @@ class Trees:
 
 
 def fit_trees(fold: Fold, leaves: int, iterations: int, seed: int) -> Trees:
-    """Boost trees with early stopping on the rows outside."""
+    """Boost trees with early stopping on the rows outside.
+
+    Shallow ones read categories of many values by their rates alone; deep ones find what a value means where.
+    """
     rows, y = fold.inside
-    codes = known_codes(rows, fold.rates.categories)
+    codes = known_codes(rows, fold.rates.categories if leaves <= SHALLOW else ())
     trees = HistGradientBoostingClassifier(
-        learning_rate=0.1 if len(rows) >= MANY_ROWS or leaves < 7 else 0.05,
+        learning_rate=0.1 if len(rows) >= MANY_ROWS or leaves <= SHALLOW else 0.05,
         max_leaf_nodes=leaves,
         min_samples_leaf=20,
         l2_regularization=1.0,

@@ -29,7 +29,9 @@ class RisingColumns:
     weights: Matrix  # [columns, units]
     bias: Matrix  # [units]
     runs: list[slice]  # columns of one feature, in the order in which it switches them on
-    places: npt.NDArray[np.float32] | None = None  # [codes of all categories], read in place of the codes if it is there
+    places: npt.NDArray[np.float32] | None = (
+        None  # [codes of all categories], read in place of the codes if it is there
+    )
 
 
 def rising_columns(constants: Constants) -> RisingColumns:

@@ -1,4 +1,4 @@
-"""The teacher: learners of different kinds, cross-fitted and blended, whose scores the network learns; and the yardstick.
+"""The teacher: learners of several kinds, cross-fitted and blended, whose scores the network learns; the yardstick.
 
 The yardstick is scikit-learn's boosted trees with their defaults: every network is reported beside them.
 """
@@ -24,6 +24,7 @@ from models.scoring import Scores
 from models.training.blend import Blend, fit_blend
 from models.training.learners import (
     MANY_ROWS,
+    SHALLOW,
     Fold,
     Part,
     Schooling,
@@ -39,7 +40,7 @@ from models.training.learners import (
 from models.training.split import Labels
 
 # What each kind of learner is tried with on the first fold; the best goes on.
-LEAVES, LEAVES_OF_MANY = (4, 7, 15, 31), (15, 31)
+DEEP, DEEP_OF_MANY = (7, 15, 31), (15, 31)  # leaves
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
 SCHOOLINGS = (Schooling(8, 0, 0.1, 0.01), Schooling(30, 0, 0.3, 0.01), Schooling(0, 300_000, 0, 2.0))
 SCHOOLINGS_OF_MANY = (Schooling(4, 0, 0.1, 0.01),)
@@ -79,17 +80,31 @@ class Teacher:
     folds: list[Positions]  # the rows that each fold has not seen
     chosen: dict[str, Any]  # of each kind of learner, what did best
 
+    @property
+    def trees(self) -> list[HistGradientBoostingClassifier]:
+        """All boosted trees, of all folds."""
+        learnt = (score for pupil in self.pupils for score in pupil.scores)
+        return [score.ensemble for score in learnt if isinstance(score, Trees)]
+
     def score(self, rows: Encoded) -> Scores:
         """Return the blend of each kind's mean probability, float32 [rows]."""
+        by_kind = zip(*self._scores(rows), strict=True)
+        return self.blend.mix([np.mean(scores, axis=0, dtype=np.float32) for scores in by_kind])
+
+    def scores_by_fold(self, rows: Encoded) -> list[Scores]:
+        """Return the blend of each fold's learners, float32 [rows] each."""
+        return [self.blend.mix(scores) for scores in self._scores(rows)]
+
+    def _scores(self, rows: Encoded) -> list[list[Scores]]:
+        """Return each fold's and kind's probabilities."""
         with _pool(len(self.pupils)) as pool, threadpool_limits(1, user_api="blas"):
-            scores = list(pool.map(lambda pupil: pupil.score(rows), self.pupils))
-        return self.blend.mix([np.mean(kind, axis=0, dtype=np.float32) for kind in zip(*scores, strict=True)])
+            return list(pool.map(lambda pupil: pupil.score(rows), self.pupils))
 
 
 def fit_teacher(
     contract: Contract, rows: Encoded, y: Labels, training: Training, progress: Progress = lambda _: None
 ) -> Teacher:
-    """Cross-fit every kind of learner on the training rows, and blend them by the scores of rows that each has not seen.
+    """Cross-fit every kind of learner on the training rows, and blend them by their scores of rows they have not seen.
 
     What a learner is tried with is chosen on the first fold. Rare outcomes get fewer folds, so that each has some;
     `TrainingDataError` when not even two do.
@@ -126,10 +141,21 @@ def fit_teacher(
 
 def _kinds(rows: int, training: Training) -> list[Kind]:
     many, seed = rows >= MANY_ROWS, training.seed
+
+    def trees(fold: Fold, leaves: int) -> Score:
+        return fit_trees(fold, leaves, training.teacher_iterations, seed)
+
+    def line(fold: Fold, strength: float) -> Score:
+        return fit_line(fold, strength, seed)
+
+    def network(fold: Fold, schooling: Schooling) -> Score:
+        return fit_network(fold, schooling, seed)
+
     return [
-        Kind("leaves", lambda fold, leaves: fit_trees(fold, leaves, training.teacher_iterations, seed), LEAVES_OF_MANY if many else LEAVES),
-        Kind("line", lambda fold, strength: fit_line(fold, strength, seed), STRENGTHS),
-        Kind("network", lambda fold, schooling: fit_network(fold, schooling, seed), SCHOOLINGS_OF_MANY if many else SCHOOLINGS),
+        Kind("shallow trees", trees, (SHALLOW,)),
+        Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP),
+        Kind("line", line, STRENGTHS),
+        Kind("network", network, SCHOOLINGS_OF_MANY if many else SCHOOLINGS),
     ]
 
 
