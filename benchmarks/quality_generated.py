@@ -77,11 +77,8 @@ def skewed(rng: np.random.Generator, rows: int) -> Columns:
 
 
 def blanks(rng: np.random.Generator, rows: int) -> Columns:
-    """Draw counts that are mostly zero, and numbers that are absent for a reason, which tells more than their values."""
-    visits, calls = (
-        rng.poisson(rng.gamma(0.3, 4, rows)).astype(float),
-        rng.poisson(rng.gamma(0.2, 5, rows)).astype(float),
-    )
+    """Draw counts that are mostly zero, and numbers that are absent for a reason, which tells more than they would."""
+    visits, calls = (rng.poisson(rng.gamma(shape, scale, rows)) * 1.0 for shape, scale in ((0.3, 4), (0.2, 5)))
     worth, income, age = rng.normal(0, 1, rows), rng.normal(0, 1, rows), rng.uniform(18, 80, rows)
     effect = -0.9 * (visits == 0) + 0.25 * np.sqrt(visits) - 0.5 * (calls > 3) + 0.8 * worth + 0.5 * income - 0.3
     told = {"income": income, "worth": worth, "age": age}

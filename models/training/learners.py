@@ -5,6 +5,7 @@ good at steps and at what only counts together, the line at what is smooth and a
 and counts together. What they make of each other is in `teacher`.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from models.contract import Contract, NumberFeature
@@ -19,7 +21,7 @@ from models.encoding import Encoded
 from models.scoring import Scores
 from models.training.graph import Encode, Layer, dense_encoder
 from models.training.layout import learn_layout
-from models.training.network import logits, sigmoid, train_network
+from models.training.network import LEAST_EPOCHS, logits, sigmoid, train_network
 from models.training.rates import Rates, cross_fitted, learn_rates, many_valued
 from models.training.split import Labels
 
@@ -27,7 +29,8 @@ MANY_ROWS = 50_000  # from here on twice the learning rate loses nothing and tak
 SHALLOW = 4  # leaves
 MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
 MOST_PIECES, FEWEST_BINS, MOST_BINS = 300, 6, 32  # of the line and the network: bins by how many numbers share them
-LINE_ROWS = 50_000  # that a line learns from at most: more teach it nothing
+MOST_ROWS = 50_000  # that a line and a network learn from: of more, so many drawn ones
+MOST_COLUMNS = 600  # up to which Newton's method is the faster way to a line
 HIDDEN = (128, 32)
 
 Table = npt.NDArray[np.float32]
@@ -153,34 +156,43 @@ class Layers:
 
 def fit_line(fold: Fold, strength: float, seed: int) -> Layers:
     """Fit a logistic regression on the columns; `strength` is the inverse of its L2 penalty."""
-    rows, y = fold.inside
-    if len(rows) > LINE_ROWS:
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:LINE_ROWS])
-        rows, y = rows[drawn], y[drawn]
-    line = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=50).fit(fold.encode(rows), y)
+    rows, y = _drawn(fold.inside, MOST_ROWS, seed)
+    dense = fold.encode(rows)
+    solver = "newton-cholesky" if dense.shape[1] <= MOST_COLUMNS else "lbfgs"
+    with warnings.catch_warnings():  # what has not quite converged is a line too
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        line = LogisticRegression(C=strength, solver=solver, max_iter=100).fit(dense, y)
     return Layers([(line.coef_.T.astype(np.float32), line.intercept_.astype(np.float32))], fold.encode)
 
 
 class Schooling(NamedTuple):
-    """How long a network learns and how much of its hidden units is left out meanwhile."""
+    """How long a network learns: so many epochs, and so many presentations at least; and what keeps it from noise."""
 
     epochs: int
-    presentations: int  # at least
+    presentations: int
     dropout: float
     weight_decay: float
 
 
-def fit_network(fold: Fold, schooling: Schooling, seed: int) -> Layers:
-    """Train a network on the outcomes themselves."""
-    rows, y = fold.inside
+def fit_network(fold: Fold, schooling: Schooling, budget: int, seed: int) -> Layers:
+    """Train a network on the outcomes themselves, with at most about `budget` presentations."""
+    rows, y = _drawn(fold.inside, min(MOST_ROWS, max(budget // LEAST_EPOCHS, 1)), seed)
     network = train_network(
         fold.encode,
         rows,
         y,
         hidden=HIDDEN,
-        presentations=max(schooling.epochs * len(rows), schooling.presentations),
+        presentations=min(max(schooling.epochs * len(rows), schooling.presentations), budget),
         seed=seed,
         dropout=schooling.dropout,
         weight_decay=schooling.weight_decay,
     )
     return Layers(network.layers, fold.encode)
+
+
+def _drawn(part: Part, most: int, seed: int) -> Part:
+    """Draw rows where there are more than so many."""
+    if len(part.rows) <= most:
+        return part
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(part.rows))[:most])
+    return Part(part.rows[drawn], part.y[drawn])

@@ -44,6 +44,7 @@ DEEP, DEEP_OF_MANY = (7, 15, 31), (15, 31)  # leaves
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
 SCHOOLINGS = (Schooling(8, 0, 0.1, 0.01), Schooling(30, 0, 0.3, 0.01), Schooling(0, 300_000, 0, 2.0))
 SCHOOLINGS_OF_MANY = (Schooling(4, 0, 0.1, 0.01),)
+SHARE = 5  # each network of the teacher is shown at most this part of the rows that the taught one is
 
 Progress = Callable[[str], None]
 Positions = npt.NDArray[np.int64]
@@ -149,10 +150,10 @@ def _kinds(rows: int, training: Training) -> list[Kind]:
         return fit_line(fold, strength, seed)
 
     def network(fold: Fold, schooling: Schooling) -> Score:
-        return fit_network(fold, schooling, seed)
+        return fit_network(fold, schooling, training.row_presentations // SHARE, seed)
 
     return [
-        Kind("shallow trees", trees, (SHALLOW,)),
+        *([] if many else [Kind("shallow trees", trees, (SHALLOW,))]),  # with many rows deep ones are as steady
         Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP),
         Kind("line", line, STRENGTHS),
         Kind("network", network, SCHOOLINGS_OF_MANY if many else SCHOOLINGS),
