@@ -4,6 +4,8 @@ Every code stands in some rows in place of their own, and codes with like answer
 also knows what a value means in one context and not in another.
 """
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,12 +33,14 @@ def learn_groupings(contract: Contract, rows: Encoded, teacher: Teacher, seed: i
 
 def _grouped(rows: Encoded, j: int, width: int, teacher: Teacher, seed: int) -> Grouping:
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     answers = _answers(rows, j, width, teacher, seed)
     weights = np.bincount(rows.categories[:, j], minlength=width) + 1e-3  # one that never came belongs somewhere too
     together = np.mean(answers, axis=0)
-    with threadpool_limits(1):  # the same bits for any number of cores
+    with threadpool_limits(1), warnings.catch_warnings():  # the same bits for any number of cores
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different answers than columns are no harm
         means = KMeans(min(MOST_VALUES, width), n_init=1, random_state=seed).fit(together, sample_weight=weights)
     order = np.argsort(means.cluster_centers_.mean(1), kind="stable")  # neighbours are alike, which int8 likes
     centres = means.cluster_centers_[order]
