@@ -41,7 +41,8 @@ def _around(distinct: Numbers, steps: Reals) -> Numbers:
     """Return the values just below the first and just above the second place of each pair."""
     below = np.searchsorted(distinct, steps[::2], "right") - 1
     above = np.searchsorted(distinct, steps[1::2], "right")
-    return distinct[np.clip(np.concatenate([below, above]), 0, len(distinct) - 1)]
+    around: Numbers = distinct[np.clip(np.concatenate([below, above]), 0, len(distinct) - 1)]
+    return around
 
 
 def bins_by_need(numbers: Numbers) -> int:

@@ -33,7 +33,7 @@ class Blend:
 
 def fit_blend(scores: list[Scores], y: Labels) -> Blend:
     """Return the weights with the least log-loss of out-of-fold scores, float32 [rows] of each learner."""
-    from scipy.optimize import minimize
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
 
     logits, learners = log_odds(scores), len(scores)
     even = np.full(learners, 1 / learners)

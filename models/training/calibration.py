@@ -22,7 +22,7 @@ def platt(logit: npt.NDArray[np.float32], y: Labels) -> tuple[float, float]:
     criterion). On few rows a fit follows noise: the network's logits are believed to be nearly right (`DOUBT`) until
     many rows say otherwise. A slope that is not positive would turn the ranking over.
     """
-    from scipy.optimize import minimize
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
 
     exact = logit.astype(np.float64)
 

@@ -57,7 +57,8 @@ def cross_fitted(rows: Encoded, y: Labels, categories: tuple[int, ...], widths: 
 
 def log_odds(codes: Codes, y: Labels, width: int) -> LogOdds:
     """Return the shrunken log-odds of each of `width` codes, float64 [width]; of one without rows, those of all."""
-    rows, positives = np.bincount(codes, minlength=width), np.bincount(codes, y.astype(np.float64), width)
+    rows = np.bincount(codes, minlength=width).astype(np.float64)
+    positives = np.bincount(codes, y, width).astype(np.float64)
     mean = (positives.sum() + 0.5) / (rows.sum() + 1)
     weight = _weight_of_the_mean(rows, positives, mean)
     rate = (positives + weight * mean) / (rows + weight)
@@ -65,10 +66,10 @@ def log_odds(codes: Codes, y: Labels, width: int) -> LogOdds:
     return shrunken
 
 
-def _weight_of_the_mean(rows: npt.NDArray[np.int64], positives: LogOdds, mean: float) -> float:
+def _weight_of_the_mean(rows: LogOdds, positives: LogOdds, mean: float) -> float:
     """Return how many rows the mean of all counts for: few if the rates differ by more than chance (moments)."""
     seen = rows > 0
-    count, total = rows[seen].astype(np.float64), float(rows.sum())
+    count, total = rows[seen], float(rows.sum())
     chance = mean * (1 - mean)
     spread = float((count * (positives[seen] / count - mean) ** 2).sum()) - (len(count) - 1) * chance
     spare = total - float((count**2).sum()) / total

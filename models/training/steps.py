@@ -45,7 +45,8 @@ def _steps(values: Numbers, threshold: Reals, gain: Reals) -> Reals:
     place = np.searchsorted(values, threshold, "right") / len(values)
     order = np.argsort(place, kind="stable")
     place, threshold, gain = place[order], threshold[order], gain[order]
-    total, left, found = gain.sum(), gain.copy(), []
+    total, left = gain.sum(), gain.copy()
+    found: list[tuple[float, float, float]] = []
     while len(found) < MOST_STEPS:
         at = int(left.argmax())
         first = np.searchsorted(place, place[at] - NEAR, "left")

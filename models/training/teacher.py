@@ -119,7 +119,8 @@ def fit_teacher(
     with _pool(count) as pool, threadpool_limits(1, user_api="blas"):
 
         def fold_of(split: tuple[Positions, Positions]) -> Fold:
-            return Fold.of(contract, *(Part(rows[part], y[part]) for part in split), training.seed)
+            inside, outside = (Part(rows[part], y[part]) for part in split)
+            return Fold.of(contract, inside, outside, training.seed)
 
         folds = list(pool.map(fold_of, splits))
         tried = [(kind, choice) for kind in kinds for choice in kind.choices]
