@@ -29,7 +29,7 @@ MANY_ROWS = 50_000  # from here on twice the learning rate loses nothing and tak
 SHALLOW = 4  # leaves
 MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
 MOST_PIECES, FEWEST_BINS, MOST_BINS = 300, 6, 32  # of the line and the network: bins by how many numbers share them
-MOST_ROWS = 50_000  # that a line and a network learn from: of more, so many drawn ones
+MOST_ROWS = 50_000  # that a line learns from, and a network twice as many: of more, so many drawn ones
 MOST_COLUMNS = 600  # up to which Newton's method is the faster way to a line
 HIDDEN = (128, 32)
 
@@ -156,13 +156,13 @@ class Layers:
 
 def fit_line(fold: Fold, strength: float, seed: int) -> Layers:
     """Fit a logistic regression on the columns; `strength` is the inverse of its L2 penalty."""
-    rows, y = _drawn(fold.inside, MOST_ROWS, seed)
+    (rows, y), risen = _drawn(fold.inside, MOST_ROWS, seed)
     dense = fold.encode(rows)
     solver = "newton-cholesky" if dense.shape[1] <= MOST_COLUMNS else "lbfgs"
     with warnings.catch_warnings():  # what has not quite converged is a line too
         warnings.simplefilter("ignore", ConvergenceWarning)
         line = LogisticRegression(C=strength, solver=solver, max_iter=100).fit(dense, y)
-    return Layers([(line.coef_.T.astype(np.float32), line.intercept_.astype(np.float32))], fold.encode)
+    return Layers([(line.coef_.T.astype(np.float32), line.intercept_.astype(np.float32) - risen)], fold.encode)
 
 
 class Schooling(NamedTuple):
@@ -176,7 +176,7 @@ class Schooling(NamedTuple):
 
 def fit_network(fold: Fold, schooling: Schooling, budget: int, seed: int) -> Layers:
     """Train a network on the outcomes themselves, with at most about `budget` presentations."""
-    rows, y = _drawn(fold.inside, min(MOST_ROWS, max(budget // LEAST_EPOCHS, 1)), seed)
+    (rows, y), risen = _drawn(fold.inside, min(2 * MOST_ROWS, max(budget // LEAST_EPOCHS, 1)), seed)
     network = train_network(
         fold.encode,
         rows,
@@ -187,12 +187,23 @@ def fit_network(fold: Fold, schooling: Schooling, budget: int, seed: int) -> Lay
         dropout=schooling.dropout,
         weight_decay=schooling.weight_decay,
     )
-    return Layers(network.layers, fold.encode)
+    *hidden, (weights, bias) = network.layers
+    return Layers([*hidden, (weights, bias - risen)], fold.encode)
 
 
-def _drawn(part: Part, most: int, seed: int) -> Part:
-    """Draw rows where there are more than so many."""
+def _drawn(part: Part, most: int, seed: int) -> tuple[Part, np.float32]:
+    """Draw rows where there are more than so many, the rarer outcome first; and by how much its log-odds rise by it.
+
+    A model of rows that were drawn by their outcomes has another intercept and nothing else (Prentice and Pyke, 1979).
+    """
     if len(part.rows) <= most:
-        return part
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(part.rows))[:most])
-    return Part(part.rows[drawn], part.y[drawn])
+        return part, np.float32(0)
+    rng = np.random.default_rng(seed)
+    by_outcome = [rng.permutation(np.flatnonzero(part.y == outcome)) for outcome in (0, 1)]
+    rarer = min(most // 2, *map(len, by_outcome))
+    kept = [
+        rows[: rarer if len(rows) <= len(other) else most - rarer] for rows, other in (by_outcome, by_outcome[::-1])
+    ]
+    negatives, positives = (len(some) / len(rows) for some, rows in zip(kept, by_outcome, strict=True))
+    drawn = np.sort(np.concatenate(kept))
+    return Part(part.rows[drawn], part.y[drawn]), np.float32(np.log(positives / negatives))

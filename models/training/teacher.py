@@ -154,7 +154,7 @@ def _kinds(rows: int, training: Training) -> list[Kind]:
         return fit_network(fold, schooling, training.row_presentations // SHARE, seed)
 
     return [
-        *([] if many else [Kind("shallow trees", trees, (SHALLOW,))]),  # with many rows deep ones are as steady
+        Kind("shallow trees", trees, (SHALLOW,)),
         Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP),
         Kind("line", line, STRENGTHS),
         Kind("network", network, SCHOOLINGS_OF_MANY if many else SCHOOLINGS),
