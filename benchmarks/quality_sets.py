@@ -66,11 +66,11 @@ def churn() -> QualitySet:
     declaration = load_declaration(ROOT / "models" / "churn.yaml")
     table = churn_examples(Chunk(0, CHURN_ROWS), seed=SEED, last_month=date(2026, 9, 1))
     fields = _fields(declaration.model_dump(mode="json", exclude_unset=True)["features"], {"label": "churned"}, 0.25)
-    return QualitySet(table, fields | {"network": declaration.network.model_dump()})
+    return QualitySet(table, fields | _shape(declaration))
 
 
 def fraud() -> QualitySet:
-    """Make the demo's card swipes with their histories counted: half a percent of positives among 150,000."""
+    """Make the demo's card swipes with their histories counted: half a percent of positives, the declaration's own budget."""
     from backends.history_windows import Windows, counted
     from demo.transactions import Stream
     from models.history import history_of
@@ -93,7 +93,7 @@ def fraud() -> QualitySet:
         name: feature.model_dump(mode="json", exclude_unset=True) for name, feature in declaration.features.items()
     }
     features |= {name: {"kind": "number", "missing": True} for name in names}
-    return QualitySet(rows, _fields(features, {"label": "is_fraud"}, 0.25))
+    return QualitySet(rows, _fields(features, {"label": "is_fraud"}, 0.25) | _shape(declaration))
 
 
 def breast_cancer() -> QualitySet:
@@ -122,6 +122,10 @@ def diabetes() -> QualitySet:
 
 def _named(x: np.ndarray[Any, Any]) -> generated.Columns:
     return {f"x{j}": x[:, j] for j in range(x.shape[1])}
+
+
+def _shape(declaration: Declaration) -> dict[str, Any]:
+    return declaration.model_dump(mode="json", include={"network", "training"})
 
 
 def _fields(features: dict[str, Any], examples: dict[str, Any], test_share: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from models.encoding import Encoded, encode_arrow
 from models.errors import TandemError
 from models.scoring import Scorer, Scores
 from models.training.bins import bins_by_need
+from models.training.budget import budget_of
 from models.training.calibration import fold_into, platt
 from models.training.costs import cost_saved, least_costly_threshold
 from models.training.distillation import lesson
@@ -158,15 +159,15 @@ def contract_of(
 def _taught_network(
     declaration: Declaration, training: Part, teacher: Teacher, layout: Layout, encode: Encode, progress: Progress
 ) -> Network:
-    budget = declaration.training
-    rows, targets = lesson(*training, teacher, layout.groupings, budget.synthetic_rows, budget.seed)
+    budget, seed = budget_of(declaration.training, len(training.rows)), declaration.training.seed
+    rows, targets = lesson(*training, teacher, layout.groupings, budget.synthetic_rows, seed)
     return train_network(
         encode,
         rows,
         targets,
         hidden=declaration.network.hidden,
         presentations=budget.row_presentations,
-        seed=budget.seed,
+        seed=seed,
         progress=progress,
     )
 

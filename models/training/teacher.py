@@ -22,6 +22,7 @@ from models.encoding import Encoded
 from models.errors import TrainingDataError
 from models.scoring import Scores
 from models.training.blend import Blend, fit_blend
+from models.training.budget import budget_of
 from models.training.learners import (
     MANY_ROWS,
     SHALLOW,
@@ -151,7 +152,7 @@ def _kinds(rows: int, training: Training) -> list[Kind]:
         return fit_line(fold, strength, seed)
 
     def network(fold: Fold, schooling: Schooling) -> Score:
-        return fit_network(fold, schooling, training.row_presentations // SHARE, seed)
+        return fit_network(fold, schooling, budget_of(training, rows).row_presentations // SHARE, seed)
 
     return [
         Kind("shallow trees", trees, (SHALLOW,)),
