@@ -70,7 +70,7 @@ def churn() -> QualitySet:
 
 
 def fraud() -> QualitySet:
-    """Make the demo's card swipes with their histories counted: half a percent of positives, the declaration's own budget."""
+    """Make the demo's card swipes, histories counted: half a percent of positives; the declaration's own budget."""
     from backends.history_windows import Windows, counted
     from demo.transactions import Stream
     from models.history import history_of

@@ -101,7 +101,7 @@ class Network(Frozen):
         None,
         ge=2,
         le=256,
-        description="Pieces that a number's range is cut into (piecewise linear). Default: by need, more for few numbers.",
+        description="Pieces that a number's range is cut into (piecewise linear). Default: by need.",
     )
 
 
@@ -115,7 +115,7 @@ class Training(Frozen):
         None,
         ge=0,
         le=10_000_000,
-        description="Recombined rows that the teacher labels. Default: 60,000, or 150,000 from 30,000 training rows on.",
+        description="Recombined rows that the teacher labels. Default: 60,000; 150,000 from 30,000 training rows.",
     )
     row_presentations: int | None = Field(
         None,

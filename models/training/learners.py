@@ -5,7 +5,6 @@ good at steps and at what only counts together, the line at what is smooth and a
 and counts together. What they make of each other is in `teacher`.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from models.contract import Contract, NumberFeature
@@ -159,9 +157,7 @@ def fit_line(fold: Fold, strength: float, seed: int) -> Layers:
     (rows, y), risen = _drawn(fold.inside, MOST_ROWS, seed)
     dense = fold.encode(rows)
     solver = "newton-cholesky" if dense.shape[1] <= MOST_COLUMNS else "lbfgs"
-    with warnings.catch_warnings():  # what has not quite converged is a line too
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        line = LogisticRegression(C=strength, solver=solver, max_iter=100).fit(dense, y)
+    line = LogisticRegression(C=strength, solver=solver, max_iter=1000).fit(dense, y)
     return Layers([(line.coef_.T.astype(np.float32), line.intercept_.astype(np.float32) - risen)], fold.encode)
 
 
