@@ -93,3 +93,11 @@ def test_calibration_is_folded_into_the_last_layer():
     layers = learn(rows, y, presentations=1000).layers
     folded = logits(fold_into(layers, 1.5, -0.25), plain, rows)
     np.testing.assert_allclose(folded, 1.5 * logits(layers, plain, rows) - 0.25, atol=1e-5)
+
+
+def test_dropout_keeps_a_network_from_learning_noise_by_heart():
+    rng = np.random.default_rng(0)
+    rows = Encoded(rng.normal(size=(200, 10)).astype(np.float32), np.empty((200, 0), np.int32))
+    y = (rng.random(200) < 0.5).astype(np.float32)
+    by_heart, dropped = (learn(rows, y, hidden=(32, 8), dropout=dropout).curve[-1] for dropout in (0.0, 0.5))
+    assert dropped > by_heart + 0.1
