@@ -16,18 +16,18 @@ from sklearn.linear_model import LogisticRegression
 
 from models.contract import Contract, NumberFeature
 from models.encoding import Encoded
-from models.scoring import Scores
+from models.scoring import ROWS_PER_CALL, Scores
+from models.training.budget import MANY_ROWS
 from models.training.graph import Encode, Layer, dense_encoder
 from models.training.layout import learn_layout
 from models.training.network import LEAST_EPOCHS, logits, sigmoid, train_network
 from models.training.rates import Rates, cross_fitted, learn_rates, many_valued
 from models.training.split import Labels
 
-MANY_ROWS = 50_000  # from here on twice the learning rate loses nothing and takes half the time
 SHALLOW = 4  # leaves
 MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
 MOST_PIECES, FEWEST_BINS, MOST_BINS = 300, 6, 32  # of the line and the network: bins by how many numbers share them
-MOST_ROWS = 50_000  # that a line learns from, and a network twice as many: of more, so many drawn ones
+MOST_ROWS = 50_000  # that a line and a network learn from: of more, so many drawn ones
 MOST_COLUMNS = 600  # up to which Newton's method is the faster way to a line
 HIDDEN = (128, 32)
 
@@ -97,7 +97,7 @@ def fit_trees(fold: Fold, leaves: int, iterations: int, seed: int) -> Trees:
     rows, y = fold.inside
     codes = known_codes(rows, fold.rates.categories if leaves <= SHALLOW else ())
     trees = HistGradientBoostingClassifier(
-        learning_rate=0.1 if len(rows) >= MANY_ROWS or leaves <= SHALLOW else 0.05,
+        learning_rate=(2 if len(rows) >= MANY_ROWS else 1) * (0.1 if leaves <= SHALLOW else 0.05),
         max_leaf_nodes=leaves,
         min_samples_leaf=20,
         l2_regularization=1.0,
@@ -155,7 +155,8 @@ class Layers:
 def fit_line(fold: Fold, strength: float, seed: int) -> Layers:
     """Fit a logistic regression on the columns; `strength` is the inverse of its L2 penalty."""
     (rows, y), risen = _drawn(fold.inside, MOST_ROWS, seed)
-    dense = fold.encode(rows)
+    chunks = range(0, len(rows), ROWS_PER_CALL)  # onnxruntime keeps the memory of the largest call
+    dense = np.concatenate([fold.encode(rows[start : start + ROWS_PER_CALL]) for start in chunks])
     solver = "newton-cholesky" if dense.shape[1] <= MOST_COLUMNS else "lbfgs"
     line = LogisticRegression(C=strength, solver=solver, max_iter=1000).fit(dense, y)
     return Layers([(line.coef_.T.astype(np.float32), line.intercept_.astype(np.float32) - risen)], fold.encode)
@@ -172,7 +173,7 @@ class Schooling(NamedTuple):
 
 def fit_network(fold: Fold, schooling: Schooling, budget: int, seed: int) -> Layers:
     """Train a network on the outcomes themselves, with at most about `budget` presentations."""
-    (rows, y), risen = _drawn(fold.inside, min(2 * MOST_ROWS, max(budget // LEAST_EPOCHS, 1)), seed)
+    (rows, y), risen = _drawn(fold.inside, min(MOST_ROWS, max(budget // LEAST_EPOCHS, 1)), seed)
     network = train_network(
         fold.encode,
         rows,

@@ -22,9 +22,8 @@ from models.encoding import Encoded
 from models.errors import TrainingDataError
 from models.scoring import Scores
 from models.training.blend import Blend, fit_blend
-from models.training.budget import budget_of
+from models.training.budget import MANY_ROWS, budget_of
 from models.training.learners import (
-    MANY_ROWS,
     SHALLOW,
     Fold,
     Part,
@@ -42,7 +41,7 @@ from models.training.split import Labels
 
 # What each kind of learner is tried with on the first fold; the best goes on.
 DEEP, DEEP_OF_MANY = (7, 15, 31), (15, 31)  # leaves
-STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
+STRENGTHS, STRENGTHS_OF_MANY = (0.003, 0.01, 0.03, 0.1, 0.3), (0.1,)
 SCHOOLINGS = (Schooling(8, 0, 0.1, 0.01), Schooling(30, 0, 0.3, 0.01), Schooling(0, 300_000, 0, 2.0))
 SCHOOLINGS_OF_MANY = (Schooling(4, 0, 0.1, 0.01),)
 SHARE = 5  # each network of the teacher is shown at most this part of the rows that the taught one is
@@ -112,7 +111,7 @@ def fit_teacher(
     `TrainingDataError` when not even two do.
     """
     rarest = int(min(y.sum(), len(y) - y.sum()))
-    count = min(training.teacher_folds, rarest)
+    count = min(budget_of(training, len(y)).teacher_folds, rarest)
     if count < 2:
         raise TrainingDataError(f"The rarer outcome has {rarest} training rows, but needs at least 2: add examples.")
     splits = list(StratifiedKFold(count, shuffle=True, random_state=training.seed).split(rows.numbers, y))
@@ -157,7 +156,7 @@ def _kinds(rows: int, training: Training) -> list[Kind]:
     return [
         Kind("shallow trees", trees, (SHALLOW,)),
         Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP),
-        Kind("line", line, STRENGTHS),
+        Kind("line", line, STRENGTHS_OF_MANY if many else STRENGTHS),
         Kind("network", network, SCHOOLINGS_OF_MANY if many else SCHOOLINGS),
     ]
 

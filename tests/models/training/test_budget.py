@@ -1,15 +1,21 @@
 import pytest
 
 from models.declaration import Training
-from models.training.budget import LARGE, Budget, budget_of
+from models.training.budget import LARGE, MANY_ROWS, Budget, budget_of
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"), [(LARGE - 1, Budget(60_000, 1_500_000)), (LARGE, Budget(150_000, 3_000_000))]
+    ("rows", "expected"),
+    [
+        (LARGE - 1, Budget(5, 60_000, 1_500_000)),
+        (LARGE, Budget(5, 150_000, 3_000_000)),
+        (MANY_ROWS, Budget(3, 150_000, 3_000_000)),
+    ],
 )
-def test_large_tables_get_more(rows, expected):
+def test_large_tables_are_shown_more_and_folded_less(rows, expected):
     assert budget_of(Training(), rows) == expected
 
 
 def test_what_is_declared_is_kept_and_none_of_it_too():
-    assert budget_of(Training(synthetic_rows=0, row_presentations=1000), LARGE) == Budget(0, 1000)
+    declared = Training(teacher_folds=2, synthetic_rows=0, row_presentations=1000)
+    assert budget_of(declared, MANY_ROWS) == Budget(2, 0, 1000)
