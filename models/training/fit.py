@@ -159,7 +159,7 @@ def contract_of(
 def _taught_network(
     declaration: Declaration, training: Part, teacher: Teacher, layout: Layout, encode: Encode, progress: Progress
 ) -> Network:
-    budget, seed = budget_of(declaration.training, len(training.rows)), declaration.training.seed
+    budget, seed = budget_of(declaration.training, training.y), declaration.training.seed
     rows, targets = lesson(*training, teacher, layout.groupings, budget.synthetic_rows, seed)
     return train_network(
         encode,

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from models.contract import Contract, NumberFeature
 from models.encoding import Encoded
 from models.scoring import ROWS_PER_CALL, Scores
-from models.training.budget import MANY_ROWS
+from models.training.budget import MANY_ROWS, size_of
 from models.training.graph import Encode, Layer, dense_encoder
 from models.training.layout import learn_layout
 from models.training.network import LEAST_EPOCHS, logits, sigmoid, train_network
@@ -97,7 +97,7 @@ def fit_trees(fold: Fold, leaves: int, iterations: int, seed: int) -> Trees:
     rows, y = fold.inside
     codes = known_codes(rows, fold.rates.categories if leaves <= SHALLOW else ())
     trees = HistGradientBoostingClassifier(
-        learning_rate=(2 if len(rows) >= MANY_ROWS else 1) * (0.1 if leaves <= SHALLOW else 0.05),
+        learning_rate=(2 if size_of(y) >= MANY_ROWS else 1) * (0.1 if leaves <= SHALLOW else 0.05),
         max_leaf_nodes=leaves,
         min_samples_leaf=20,
         l2_regularization=1.0,

@@ -22,7 +22,7 @@ from models.encoding import Encoded
 from models.errors import TrainingDataError
 from models.scoring import Scores
 from models.training.blend import Blend, fit_blend
-from models.training.budget import MANY_ROWS, budget_of
+from models.training.budget import MANY_ROWS, Budget, budget_of, size_of
 from models.training.learners import (
     SHALLOW,
     Fold,
@@ -111,11 +111,12 @@ def fit_teacher(
     `TrainingDataError` when not even two do.
     """
     rarest = int(min(y.sum(), len(y) - y.sum()))
-    count = min(budget_of(training, len(y)).teacher_folds, rarest)
+    budget = budget_of(training, y)
+    count = min(budget.teacher_folds, rarest)
     if count < 2:
         raise TrainingDataError(f"The rarer outcome has {rarest} training rows, but needs at least 2: add examples.")
     splits = list(StratifiedKFold(count, shuffle=True, random_state=training.seed).split(rows.numbers, y))
-    kinds = _kinds(len(rows), training)
+    kinds = _kinds(size_of(y) >= MANY_ROWS, training, budget)
     with _pool(count) as pool, threadpool_limits(1, user_api="blas"):
 
         def fold_of(split: tuple[Positions, Positions]) -> Fold:
@@ -141,8 +142,8 @@ def fit_teacher(
     return Teacher(pupils, blend, blend.mix(out_of_fold), unseen, chosen)
 
 
-def _kinds(rows: int, training: Training) -> list[Kind]:
-    many, seed = rows >= MANY_ROWS, training.seed
+def _kinds(many: bool, training: Training, budget: Budget) -> list[Kind]:
+    seed = training.seed
 
     def trees(fold: Fold, leaves: int) -> Score:
         return fit_trees(fold, leaves, training.teacher_iterations, seed)
@@ -151,7 +152,7 @@ def _kinds(rows: int, training: Training) -> list[Kind]:
         return fit_line(fold, strength, seed)
 
     def network(fold: Fold, schooling: Schooling) -> Score:
-        return fit_network(fold, schooling, budget_of(training, rows).row_presentations // SHARE, seed)
+        return fit_network(fold, schooling, budget.row_presentations // SHARE, seed)
 
     return [
         Kind("shallow trees", trees, (SHALLOW,)),
