@@ -44,7 +44,7 @@ DEEP, DEEP_OF_MANY = (7, 15, 31), (15, 31)  # leaves
 STRENGTHS, STRENGTHS_OF_MANY = (0.003, 0.01, 0.03, 0.1, 0.3), (0.1,)
 SCHOOLINGS = (Schooling(8, 0, 0.1, 0.01), Schooling(30, 0, 0.3, 0.01), Schooling(0, 300_000, 0, 2.0))
 SCHOOLINGS_OF_MANY = (Schooling(4, 0, 0.1, 0.01),)
-SHARE = 5  # each network of the teacher is shown at most this part of the rows that the taught one is
+SHARE, MOST_PRESENTATIONS = 5, 400_000  # a network of the teacher is shown a fifth of what the taught one is, at most
 
 Progress = Callable[[str], None]
 Positions = npt.NDArray[np.int64]
@@ -143,7 +143,7 @@ def fit_teacher(
 
 
 def _kinds(many: bool, training: Training, budget: Budget) -> list[Kind]:
-    seed = training.seed
+    seed, presentations = training.seed, min(budget.row_presentations // SHARE, MOST_PRESENTATIONS)
 
     def trees(fold: Fold, leaves: int) -> Score:
         return fit_trees(fold, leaves, training.teacher_iterations, seed)
@@ -152,7 +152,7 @@ def _kinds(many: bool, training: Training, budget: Budget) -> list[Kind]:
         return fit_line(fold, strength, seed)
 
     def network(fold: Fold, schooling: Schooling) -> Score:
-        return fit_network(fold, schooling, budget.row_presentations // SHARE, seed)
+        return fit_network(fold, schooling, presentations, seed)
 
     return [
         Kind("shallow trees", trees, (SHALLOW,)),
