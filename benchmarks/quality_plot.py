@@ -24,7 +24,7 @@ def differences(rows: Sequence[Row], path: Path) -> None:
         places = range(len(ordered))
         axes.errorbar(means, places, xerr=spreads, fmt=marker, color=color, capsize=2, markersize=5, label=label)
     axes.set_yticks(range(len(ordered)), [row.name for row in ordered], fontsize=9)
-    axes.set_xlabel("AUC of the network less AUC of the rival: mean and spread over the splits")
+    axes.set_xlabel("AUC of the network less AUC of the rival, mean and spread of the splits (logarithmic from .01 on)")
     axes.set_xscale("symlog", linthresh=0.01)
     ticks = (-0.005, 0, 0.005, 0.01, 0.02, 0.05, 0.1)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -37,6 +37,7 @@ from models.training.learners import (
     known_codes,
     tree_table,
 )
+from models.training.rates import many_valued
 from models.training.split import Labels
 
 # What each kind of learner is tried with on the first fold; the best goes on.
@@ -116,7 +117,7 @@ def fit_teacher(
     if count < 2:
         raise TrainingDataError(f"The rarer outcome has {rarest} training rows, but needs at least 2: add examples.")
     splits = list(StratifiedKFold(count, shuffle=True, random_state=training.seed).split(rows.numbers, y))
-    kinds = _kinds(size_of(y) >= MANY_ROWS, training, budget)
+    kinds = _kinds(rows, size_of(y) >= MANY_ROWS, training, budget)
     with _pool(count) as pool, threadpool_limits(1, user_api="blas"):
 
         def fold_of(split: tuple[Positions, Positions]) -> Fold:
@@ -142,7 +143,7 @@ def fit_teacher(
     return Teacher(pupils, blend, blend.mix(out_of_fold), unseen, chosen)
 
 
-def _kinds(many: bool, training: Training, budget: Budget) -> list[Kind]:
+def _kinds(rows: Encoded, many: bool, training: Training, budget: Budget) -> list[Kind]:
     seed, presentations = training.seed, min(budget.row_presentations // SHARE, MOST_PRESENTATIONS)
 
     def trees(fold: Fold, leaves: int) -> Score:
@@ -154,8 +155,9 @@ def _kinds(many: bool, training: Training, budget: Budget) -> list[Kind]:
     def network(fold: Fold, schooling: Schooling) -> Score:
         return fit_network(fold, schooling, presentations, seed)
 
+    shallow = [Kind("shallow trees", trees, (SHALLOW,))]
     return [
-        Kind("shallow trees", trees, (SHALLOW,)),
+        *(shallow if many_valued(rows) or not many else []),  # of many rows without rates deep ones know as much
         Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP),
         Kind("line", line, STRENGTHS_OF_MANY if many else STRENGTHS),
         Kind("network", network, SCHOOLINGS_OF_MANY if many else SCHOOLINGS),
