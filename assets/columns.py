@@ -25,7 +25,7 @@ def same_columns(key: dg.AssetKey, columns: Iterable[str]) -> dg.TableColumnLine
 
 
 def lineage_of_predictions(declaration: Declaration) -> dg.TableColumnLineage:
-    """Say that a score and its decision are made of all features."""
+    """Say that a score, its decision and its reasons are made of all features."""
     name, population = declaration.name, table_key(declaration.scored_table)
     features = [(population, feature) for feature in declaration.features]
     return column_lineage(
@@ -33,6 +33,7 @@ def lineage_of_predictions(declaration: Declaration) -> dg.TableColumnLineage:
             declaration.row_key: [(population, declaration.row_key)],
             f"{name}_probability": features,
             f"{name}_predicted": features,
+            **({"reasons": features} if declaration.predictions.reasons else {}),
         }
     )
 

@@ -46,9 +46,11 @@ def costs(declaration: Declaration) -> dg.AssetsDefinition:
         night = _night(context, backends, declaration)
         counted, said = _api(backends, declaration)
         before = _counted_before(context.instance, key)
-        api = counted.since(before) if counted else None
-        if api and not api.predictions:
-            api, said = None, "It answered no request since the last report."
+        api, since = counted.since(before) if counted else None, "the last report" if before else "it was started"
+        if api and api.predictions:
+            said = f"All that its workers did since {since}."
+        elif api:
+            api, said = None, f"It answered no request since {since}."
         return dg.MaterializeResult(metadata=_report(declaration.costs, night, api, counted or before, said))
 
     return _costs
@@ -97,7 +99,7 @@ def _rounded(figure: float) -> float:
 
 def _night(context: dg.AssetExecutionContext, backends: Backends, declaration: Declaration) -> Measured:
     """Read what the published night says of itself, and what Dagster knows of its run."""
-    from backends.night_drift import night_of
+    from backends.nights import night_of
 
     table, day = declaration.predictions_table, context.partition_key
     with backends.lakehouse() as lake:
@@ -144,7 +146,7 @@ def _api(backends: Backends, declaration: Declaration) -> tuple[Usage | None, st
     except ServiceUnreachableError as error:
         return None, f"Not measured. {error}"
     usage = Usage(int(counters.get("tandem_score_count", 0)), counters["tandem_cpu_seconds_total"])
-    return usage, "All that its workers did since the last report."
+    return usage, ""
 
 
 def _counted_before(instance: dg.DagsterInstance, key: dg.AssetKey) -> Usage | None:

@@ -38,7 +38,8 @@ def drift(declaration: Declaration) -> dg.AssetsDefinition:
         **common(declaration, "iceberg", "onnx"),
     )
     def _drift(context: dg.AssetExecutionContext, backends: dg.ResourceParam[Backends]) -> dg.MaterializeResult:
-        from backends.night_drift import drift_history, night_of
+        from backends.night_drift import drift_history
+        from backends.nights import night_of
 
         table = declaration.predictions_table
         with backends.lakehouse() as lake:

@@ -80,6 +80,8 @@ def predictions(declaration: Declaration) -> dg.AssetsDefinition:
                 limits=Limits(declaration.gates.max_score_shift, declaration.gates.max_rejected_share),
                 dagster_run_id=context.op_execution_context.run_id,
                 population_snapshot=past.id if past else None,
+                reasons=declaration.predictions.reasons,
+                reasons_for=declaration.predictions.reasons_for,
                 day_column=EVENT_DAY if declaration.events else None,
             )
             try:
@@ -145,7 +147,8 @@ def _evidence(published: "Published") -> dict[str, dict[str, float]]:
 
 
 def _columns(declaration: Declaration, threshold: float) -> dict[str, str]:
-    name = declaration.name
+    name, reasons = declaration.name, declaration.predictions.reasons
+    moved = {"reasons": f"The {reasons} features that moved the score most, in log-odds."} if reasons else {}
     return {
         declaration.row_key: "The event." if declaration.events else "The entity, once in each partition.",
         f"{name}_probability": declaration.description or f"The score of {name}, from 0 to 1.",
@@ -154,6 +157,7 @@ def _columns(declaration: Declaration, threshold: float) -> dict[str, str]:
         "model_sha256": "Digest of that version's ONNX file; the API answers with the same.",
         "scored_at": "When the run began, UTC.",
         "scored_on": "The day, and the partition.",
+        **moved,
     }
 
 

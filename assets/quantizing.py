@@ -9,6 +9,7 @@ from backends.registry import Registry
 from models.declaration import Declaration
 from models.encoding import Encoded
 from models.errors import Problem
+from models.reference import METADATA_KEY as REFERENCE
 from models.scoring import Scorer
 from models.training.evaluation import compare_int8, evaluate, int8_verdict, rows_per_second, speedup
 from models.training.graph import with_metadata
@@ -48,7 +49,8 @@ def quantize_and_compare(declaration: Declaration, table: pa.Table, floating: by
     before = Scorer(floating)
     calibration = held_out(declaration, before.contract, table, "calibration")
     test = held_out(declaration, before.contract, table, "test")
-    int8 = _with_profile(quantize(floating, calibration.encoded), training_rows(declaration, before.contract, table))
+    rows = training_rows(declaration, before.contract, table)
+    int8 = _with_company(quantize(floating, calibration.encoded), rows, before)
     after, threshold = Scorer(int8), before.contract.decision_threshold
     scores = {"float32": before.score(test.encoded), "int8": after.score(test.encoded)}
     faster = speedup(after, before, test.encoded)
@@ -71,10 +73,15 @@ def quantize_and_compare(declaration: Declaration, table: pa.Table, floating: by
     )
 
 
-def _with_profile(int8: bytes, rows: Encoded) -> bytes:
-    """Give the file a profile with scores of its own: a night is to differ from it by its rows, not by rounding."""
+def _with_company(int8: bytes, rows: Encoded, before: Scorer) -> bytes:
+    """Give the file the float one's reference, and a profile with scores of its own.
+
+    A night is to differ from it by its rows, not by rounding.
+    """
     scorer = Scorer(int8)
-    return with_metadata(int8, learn_profile(scorer.contract, rows, scorer.score(rows)).to_metadata())
+    profile = learn_profile(scorer.contract, rows, scorer.score(rows))
+    reference = {name: text for name, text in before.metadata.items() if name == REFERENCE}
+    return with_metadata(int8, profile.to_metadata() | reference)
 
 
 def log_quantization(registry: Registry, run_id: str, outcome: Quantization, artifact: str) -> None:

@@ -3,8 +3,20 @@
 from assets.manifests import TrainingSet
 from backends.registry import Dataset, Registry
 from models.declaration import Declaration
+from models.scoring import Scorer
 from models.training.fit import Trained
 from models.training.plots import roc_and_calibration, training_curve
+from models.training.report_in_words import importance_of, report_in_words
+
+NOTE = "mlflow.note.content"  # the tag that MLflow's pages show as a run's description
+
+
+def in_words(declaration: Declaration, trained: Trained) -> list[str]:
+    """Say what the float network is worth, in sentences."""
+    importance = importance_of(Scorer(trained.onnx), trained.test_rows, trained.y_test)
+    return report_in_words(
+        declaration, trained.contract, trained.y_test, trained.scores_test, trained.metrics, importance
+    )
 
 
 def training_pictures(trained: Trained) -> dict[str, bytes]:
@@ -21,12 +33,14 @@ def log_training(
     declaration: Declaration,
     training_set: TrainingSet,
     trained: Trained,
+    words: list[str],
     pictures: dict[str, bytes],
     dagster_run_id: str,
     artifact: str,
 ) -> str:
-    """Write the run: parameters, metrics, curve, pictures, dataset and the ONNX file. Return its id."""
+    """Write the run: its words, parameters, metrics, curve, pictures, dataset and the ONNX file. Return its id."""
     tags = {"dagster_run_id": dagster_run_id, "training_snapshot": str(training_set.snapshot_id)}
+    tags |= {NOTE: "\n\n".join(words)}
     params = {
         **{f"network.{key}": value for key, value in declaration.network.model_dump().items()},
         **{f"training.{key}": value for key, value in declaration.training.model_dump().items()},

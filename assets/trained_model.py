@@ -25,7 +25,7 @@ def trained_model(declaration: Declaration) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, backends: dg.ResourceParam[Backends], training_set: TrainingSet
     ) -> dg.MaterializeResult[TrainedModel]:
         from assets.examples import read_examples
-        from assets.reports import log_training, training_pictures
+        from assets.reports import in_words, log_training, training_pictures
         from models.scoring import sha256_of
         from models.training.fit import train
 
@@ -40,15 +40,16 @@ def trained_model(declaration: Declaration) -> dg.AssetsDefinition:
             dagster_run_id=context.op_execution_context.run_id,
             progress=context.log.info,
         )
-        shown, registry = training_pictures(trained), backends.registry()
+        shown, words, registry = training_pictures(trained), in_words(declaration, trained), backends.registry()
         run_id = log_training(
-            registry, declaration, training_set, trained, shown, context.op_execution_context.run_id, ARTIFACT
+            registry, declaration, training_set, trained, words, shown, context.op_execution_context.run_id, ARTIFACT
         )
         sha256 = sha256_of(trained.onnx)
         return dg.MaterializeResult(
             value=TrainedModel(training_set=training_set, mlflow_run_id=run_id, artifact=ARTIFACT, sha256=sha256),
             data_version=dg.DataVersion(sha256),
             metadata={
+                "in_words": dg.MetadataValue.md("\n\n".join(words)),
                 "auc": trained.metrics["network"]["auc"],
                 "test_metrics": comparison(trained.metrics),
                 **pictures(shown),

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from backends.engines import Engine
-from backends.gold_tables import PARTITION, part_schema, predictions_schema, rejects_schema
+from backends.gold_tables import PARTITION, part_schema, predictions_schema, reasons_schema, rejects_schema
+from backends.lakehouse.appending import add_columns
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.parts import Parts
 from backends.lakehouse.publishing import Staged, publish, stage, write_day
@@ -74,9 +75,10 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
     Rows that the contract refuses are written to the table of rejects instead. `AuditError` when the staged rows fail,
     or too many were refused: `main` is untouched and the branch is kept for a look. `LakehouseError` for an empty
     population, and for tables with other columns. `PublishConflictError` when the same day was published meanwhile, or
-    something that is no night.
+    something that is no night. `ModelFileError` when reasons are declared and the model gives none.
     """
     contract, begun, cpu = night.scorer.contract, time.perf_counter(), engine.cpu_seconds
+    optional = reasons_schema() if night.reasons_column else None
     _be_thrifty()
     plan = population_plan(lake, contract, night.population, night.population_snapshot, where=night.where)
     if not plan.snapshot.rows:
@@ -86,6 +88,8 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
         )
     _ensure_table(lake, contract, night.predictions, predictions_schema(contract), "predictions.table")
     _ensure_table(lake, contract, night.rejects, rejects_schema(contract), "predictions.rejects")
+    if optional:
+        add_columns(lake, night.predictions, optional)
     staged, written = _score_and_stage(lake, engine, night, plan)
     scored = time.perf_counter()
     report = _audit(lake, engine, night, staged, Expected(plan.snapshot.rows, _rejected(written), _histogram(written)))
@@ -118,7 +122,8 @@ def _be_thrifty() -> None:
 def _score_and_stage(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) -> tuple[Staged, list[ScoredPart]]:
     contract, cpu = night.scorer.contract, engine.cpu_seconds
     distinct, counter = [contract.row_key, contract.output], counter_for(night.scorer, plan.snapshot.rows)
-    with lake.parts(night.predictions, _folder(night), part_schema(contract), distinct) as parts:
+    schema = part_schema(contract, reasons=night.reasons_column is not None)
+    with lake.parts(night.predictions, _folder(night), schema, distinct) as parts:
         written = _score(lake, engine, night, plan, parts, counter)
         properties = {
             **_lineage(night, plan.snapshot),
@@ -152,6 +157,7 @@ def _score(
             parts=parts,
             rejects=rejects,
             counter=counter,
+            reasons_column=night.reasons_column,
         )
         shares = (sorted_plan or plan).shares(_shares(lake, engine, night, plan))
         written = engine.map(partial(score_share, scoring), shares)

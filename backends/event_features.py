@@ -6,11 +6,10 @@ The days' partitions are replaced in one commit. What is counted is in `history_
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.parts import Part, Parts
 from backends.lakehouse.publishing import write_days
 from backends.lakehouse.reading import Snapshot
+from backends.nights import start_of_day
 from models.contract import Contract
 from models.declaration import Declaration
 from models.encoding import check_columns, entity_key_type
@@ -85,13 +85,11 @@ class _Stretch:
     """Days that follow each other from the first to the last that were asked for, and where each begins."""
 
     def __init__(self, days: Sequence[date], timezone: str) -> None:
-        first, zone = min(days), ZoneInfo(timezone)
+        first = min(days)
         self.asked = set(days)
         self.days = [first + timedelta(days=i) for i in range((max(days) - first).days + 1)]
-        midnights = [
-            datetime.combine(day, datetime.min.time(), zone) for day in [*self.days, self.days[-1] + timedelta(days=1)]
-        ]
-        self.edges = [microseconds_of(midnight) for midnight in midnights]  # one more than days
+        beginnings = [*self.days, self.days[-1] + timedelta(days=1)]  # one more than days
+        self.edges = [microseconds_of(start_of_day(day, timezone)) for day in beginnings]
 
 
 # --- the events -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ from models.contract import Contract
 
 PARTITION = "scored_on"
 KEY_TYPES = {"integer": pa.int64(), "string": pa.string()}
+REASONS = "reasons"
+_REASON = pa.struct([("feature", pa.string()), ("contribution", pa.float32())])
+REASONS_TYPE = pa.list_(pa.field("element", _REASON))
 
 
 def predictions_schema(contract: Contract) -> pa.Schema:
@@ -23,10 +26,16 @@ def predictions_schema(contract: Contract) -> pa.Schema:
     )
 
 
-def part_schema(contract: Contract) -> pa.Schema:
-    """Return the columns of a part: those of the table, none ever null, the digest as a dictionary of one value."""
+def reasons_schema() -> pa.Schema:
+    """Return the column that a table has beside them once reasons were declared; null in nights without them."""
+    return pa.schema([(REASONS, REASONS_TYPE)])
+
+
+def part_schema(contract: Contract, reasons: bool = False) -> pa.Schema:
+    """Return the columns of a part, the digest as a dictionary of one value. None has nulls."""
     digest = pa.dictionary(pa.int8(), pa.string())
     types = {field.name: field.type for field in predictions_schema(contract)} | {"model_sha256": digest}
+    types |= {REASONS: REASONS_TYPE} if reasons else {}
     return pa.schema([pa.field(name, dtype, nullable=False) for name, dtype in types.items()])
 
 

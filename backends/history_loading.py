@@ -7,12 +7,11 @@ more than its newest ones here at any time.
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ from backends.histories import REACH, HistoryStore, Lake, Seeded, Span, of_lake
 from backends.history_windows import Windows, by_entity
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.reading import Snapshot, partition_is
-from backends.nights import newest_night
+from backends.nights import newest_night, start_of_day
 from models.declaration import Declaration
 from models.history import NO_CODE, NO_UNITS, Events, History, key_number
 
@@ -75,10 +74,7 @@ def load_histories(
 
 def _span(history: History, day: date, timezone: str) -> tuple[int, Span]:
     """Return where a day begins, and what is to be loaded when it was scored."""
-    begin, until = (
-        microseconds_of(datetime.combine(midnight, datetime.min.time(), ZoneInfo(timezone)))
-        for midnight in (day, day + timedelta(days=1))
-    )
+    begin, until = (microseconds_of(start_of_day(on, timezone)) for on in (day, day + timedelta(days=1)))
     return begin, Span(until - history.longest - REACH, until, time.time_ns() // 1000)
 
 

@@ -14,7 +14,6 @@ from backends.nights import published_nights
 from backends.scored_parts import ScoredPart
 from models.counting import BinCounter, stride_for
 from models.drift import shift_index
-from models.errors import SnapshotNotFoundError, TableNotFoundError
 from models.profile import Histograms, Profile, profile_in
 from models.scoring import Scorer
 
@@ -62,17 +61,3 @@ def drift_history(lake: Lakehouse, table: str) -> dict[str, NightDrift]:
     nights = published_nights(lake, table)
     texts = {day: nights[day].properties.get(INDICES) for day in sorted(nights)}
     return {day: NightDrift(**json.loads(text)) for day, text in texts.items() if text}
-
-
-def night_of(lake: Lakehouse, table: str, day: str) -> Snapshot:
-    """Return the snapshot that published a day (ISO date); `SnapshotNotFoundError` where none has, or it was undone."""
-    try:
-        nights = published_nights(lake, table)
-    except TableNotFoundError:
-        nights = {}
-    if day not in nights:
-        raise SnapshotNotFoundError(
-            f"Table {table!r} has no published night of {day}, or it was rolled back. "
-            f"Materialize {table.replace('.', '/')} of {day}."
-        )
-    return nights[day]

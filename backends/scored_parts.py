@@ -10,6 +10,7 @@ import pyarrow as pa
 from backends.gold_tables import KEY_TYPES, PARTITION, part_schema
 from backends.lakehouse.parts import Parts
 from backends.lakehouse.reading import BATCH_ROWS, FileTask, Reader, Share
+from backends.reasons_column import ReasonsColumn
 from backends.rejects import Accepted, accept, rejects_of
 from backends.repeated_keys import Ascending, KeyRange
 from models.audit import BINS, Counts, histogram_of
@@ -31,6 +32,7 @@ class Scoring:
     parts: Parts
     rejects: Parts
     counter: BinCounter | None = None  # for drift; None where the model has no profile
+    reasons_column: ReasonsColumn | None = None  # where it is declared
 
     @cached_property
     def lineage(self) -> list[pa.Array]:
@@ -74,14 +76,17 @@ def predictions(night: Scoring, accepted: Accepted) -> pa.RecordBatch:
     """Score the accepted rows of a batch. Columns with one value are repeated, the long one as a dictionary."""
     contract, rows = night.scorer.contract, len(accepted.keys)
     scores = night.scorer.score(accepted.encoded)
+    decisions = night.scorer.decide(scores)
     lineage = night.lineage if rows <= BATCH_ROWS else _lineage(night, rows)
     columns = [
         accepted.keys.cast(KEY_TYPES[contract.row_key_type]),
         pa.array(scores),
-        pa.array(night.scorer.decide(scores)),
+        pa.array(decisions),
         *(column.slice(0, rows) for column in lineage),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=part_schema(contract))
+    if night.reasons_column:
+        columns.append(night.reasons_column.of_rows(accepted.encoded, scores, decisions))
+    return pa.RecordBatch.from_arrays(columns, schema=part_schema(contract, reasons=night.reasons_column is not None))
 
 
 def _lineage(night: Scoring, rows: int) -> list[pa.Array]:

@@ -1,7 +1,7 @@
 """`make bench-api`: the service over REST, gRPC and the Open Inference Protocol, its floor and its rival, in one run.
 
-Each server has one worker, and the load runs on the same cores. The network, the Bento and the stores of five million
-customers are made once: see `benchmarks/api_home.py`. How times are taken: `benchmarks/api_load.py`.
+Each server has one worker, and the load runs on the same cores. The network, the Bento and the stores are made once:
+see `benchmarks/api_home.py`. How times are taken: `benchmarks/api_load.py`.
 """
 
 import json
@@ -19,9 +19,12 @@ from rich.table import Table
 
 from backends.settings import Settings, quiet
 from benchmarks.api_bars import RATE, bars_of
+from benchmarks.api_customers import CustomerHome
 from benchmarks.api_home import REDIS, STORES, ApiHome, prepare, redis_running
 from benchmarks.api_rounds import Asked, Point, measure
-from benchmarks.api_systems import NULL, SERVERS, SYSTEMS, Running, free_port, started, write_requests
+from benchmarks.api_swipes import SwipeHome
+from benchmarks.api_systems import NULL, SERVERS, SYSTEMS, Running, free_port, requests_of, started
+from benchmarks.batch_home import MODEL
 from benchmarks.machine import machine, title
 from benchmarks.plots import waits
 from bento.building.build import BuiltBento
@@ -32,13 +35,18 @@ LONGER = 2  # times as long at the rate that has bars: its p99.9 needs the reque
 SATURATED = 8  # connections that keep a worker busy, at rate 0
 OPEN_AT_MOST = 64  # connections at a rate
 NULL_RATES = (0, 1000)
+HOMES: dict[str, tuple[type[ApiHome], int]] = {  # by model, and how many rows it has unless told otherwise
+    CustomerHome.model: (CustomerHome, 5_000_000),
+    SwipeHome.model: (SwipeHome, 2_000_000),
+}
 LIBRARIES = (
     "bentoml", "grpcio", "hiredis", "lmdb", "mlflow", "numpy", "onnxruntime", "redis", "starlette", "uvicorn", "uvloop",
 )  # fmt: skip
 
 
 def main(
-    rows: Annotated[int, typer.Option(help="Customers in the stores.")] = 5_000_000,
+    model: Annotated[str, typer.Option(help="One of the demo's models.")] = MODEL,
+    rows: Annotated[int | None, typer.Option(help="Customers, or card swipes, in the stores.")] = None,
     output: Annotated[Path | None, typer.Option("--json", help="Where to write the records.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Where to draw them, as PNG.")] = None,
     only: Annotated[str, typer.Option(help="Some systems, with commas between them; default all.")] = "",
@@ -55,7 +63,7 @@ def main(
     if REDIS in chosen and not which("redis-server"):
         console.print("Redis is left out: there is no redis-server. Install it, `apt-get install redis-server`.")
         chosen.remove(REDIS)
-    place = ApiHome(home or Settings().home / "benchmarks" / "api", rows, free_port())
+    place = _home(model, rows, home)
     for name in [name for name in os.environ if name.startswith("TANDEM_")]:
         del os.environ[name]  # what is measured are the defaults, whatever is set here
     facts = run(place, systems, chosen, seconds, console)
@@ -64,6 +72,13 @@ def main(
         output.write_text(json.dumps(facts, indent=2) + "\n")
     if plot:
         waits(facts["records"], plot)
+
+
+def _home(model: str, rows: int | None, folder: Path | None) -> ApiHome:
+    _known("model", [model], HOMES)
+    home, usual_rows = HOMES[model]
+    usual_folder = Settings().home / "benchmarks" / ("api" if model == MODEL else f"api-{model}")
+    return home(folder or usual_folder, rows or usual_rows, free_port())
 
 
 def _known(kind: str, names: list[str], known: Sequence[str] | dict[str, Any]) -> list[str]:
@@ -79,17 +94,19 @@ def run(
     with ExitStack() as running:
         if REDIS in stores:
             running.enter_context(redis_running(home))
-        with console.status(f"{home.rows:,} customers, a network and a Bento"):
+        with console.status(f"{home.rows:,} {home.what}, a network and a Bento"):
             bento = prepare(home, stores)
         servers, starts = _start_all(home, bento, systems, stores, running)
-        asked = {place: _asked(home, server, place[0]) for place, server in _places(systems, stores, servers)}
+        asked = {place: _asked(home, server, *place) for place, server in _places(systems, stores, servers)}
         with console.status("") as status:
             say = status.update if console.is_terminal else console.print
             records = measure(list(_points(list(asked), seconds)), asked, ROUNDS, say)
     kept = [asdict(record) for record in records if record.system != NULL]
     return {
         "machine": machine(LIBRARIES),
+        "model": home.model,
         "rows": home.rows,
+        "what": home.what,
         "records": [record for record in kept if record["connections"] != SATURATED],
         "saturated": [record for record in kept if record["connections"] == SATURATED],
         "load": [asdict(record) for record in records if record.system == NULL],
@@ -129,10 +146,10 @@ def _places(systems: Sequence[str], stores: Sequence[str], servers: Servers) -> 
             yield (system, store), servers[server, store]
 
 
-def _asked(home: ApiHome, server: Running, system: str) -> Asked:
-    how, bodies = SYSTEMS[system], write_requests(home, system)
+def _asked(home: ApiHome, server: Running, system: str, store: str) -> Asked:
+    how, requests = SYSTEMS[system], requests_of(home, system, store)
     port = server.grpc_port if how.protocol == "grpc" else server.port
-    return Asked(how.protocol, port, how.target, bodies, server.pid, how.score, home.sample.scores.tolist())
+    return Asked(how.protocol, port, how.target.format(model=home.model), requests, server.pid, how.score)
 
 
 def _points(places: Sequence[Place], seconds: float) -> Iterator[Point]:
@@ -150,7 +167,7 @@ def _points(places: Sequence[Place], seconds: float) -> Iterator[Point]:
 
 
 def _tables(facts: dict[str, Any]) -> tuple[Table, Table]:
-    speeds = Table(title=f"{title(facts['machine'])}; {facts['rows']:,} customers")
+    speeds = Table(title=f"{title(facts['machine'])}; {facts['rows']:,} {facts['what']}")
     texts, figures = ("system", "store"), ("rate", "connections", "requests/s", "p50 ms", "p99 ms", "p99.9 ms")
     for heading in (*texts, *figures, "errors", "MB"):
         speeds.add_column(heading, justify="left" if heading in texts else "right")

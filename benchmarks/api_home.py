@@ -1,77 +1,89 @@
-"""What the real-time lane is measured on: a network that was really trained, its Bento, and stores of its customers.
+"""What the real-time lane is measured on: a network that was really trained, its Bento, and stores that are loaded.
 
-Everything is made once and found again by the next run; deleting the folder is a clean start. No lake is needed: the
-demo's customers are encoded and loaded as they are made, and are the same on any day.
+Everything is made once and found again by the next run; deleting the folder is a clean start. Here is what every home
+has; whom its model is about is in `api_customers` (churn) and `api_swipes` (fraud).
 """
 
 import shutil
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backends.online_store import Batch, OnlineStore, open_store
-from backends.settings import ROOT, Settings
-from benchmarks.api_wires import HOST
-from benchmarks.batch_home import EXAMPLE_ROWS, MODEL, SEED, network
+from backends.histories import HistoryStore, open_histories
+from backends.settings import Settings
+from benchmarks.api_requests import Swipes
+from benchmarks.api_wires import HOST, PATIENCE_SECONDS
 from benchmarks.processes import serving
 from bento.building.build import BuiltBento, build_bento
 from bento.lineage import Lineage
-from demo.population import active_customers, churn_examples, customer_chunks, last_labelled_month
 from models.contract import Contract
-from models.declaration import load_declaration
 from models.encoding import Encoded, encode_arrow
-from models.errors import TandemError
 from models.scoring import Scorer, Scores
 
-DAY = date(2026, 11, 1)  # on which the customers stand
-SAMPLE_ROWS = 50_000  # customers that are asked for
+SAMPLE_ROWS = 50_000  # that are asked for
 LMDB, REDIS, NO_STORE = "lmdb", "redis", "none"
 STORES = (LMDB, REDIS)
-PROVED_ROWS = 1000  # that a store which is found is compared with
-LONGEST_KEPT = np.timedelta64(24, "h")  # half of what the churn model takes for stale
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some customers from all over the population, in no order: what the store has of them, and their right scores."""
+    """Some rows of the lake, in no order, with all features: as they are, as they are encoded, their right scores."""
 
-    keys: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.int64]  # of their entities
     rows: Encoded
     scores: Scores
-    values: list[dict[str, Any]]  # as they are in the lake
+    values: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class ApiHome:
-    """The folder, where in it what is, and how many customers there are. This run's Redis listens on `redis_port`."""
+class ApiHome(ABC):
+    """The folder, where in it what is, and how many rows there are. This run's Redis listens on `redis_port`."""
 
     folder: Path
     rows: int
     redis_port: int
+    model: ClassVar[str]
+    what: ClassVar[str]  # what a row is
+
+    @abstractmethod
+    def train(self) -> bytes:
+        """Return the network's file, int8 as it is served."""
+
+    @abstractmethod
+    def draw(self) -> pa.Table:
+        """Return the rows of the sample."""
+
+    @abstractmethod
+    def load(self, stores: Sequence[str]) -> None:
+        """Load the stores, where that is needed."""
+
+    def swipes(self, store: str) -> Swipes | None:  # noqa: ARG002
+        """Return what happens next, where a store is asked about that and not for what it has."""
+        return None
+
+    def histories(self, store: str) -> HistoryStore:
+        """Open the histories in one of the two stores, for ourselves: with more patience than a service has."""
+        patience = f"?socket_timeout={PATIENCE_SECONDS}" if store == REDIS else ""
+        return open_histories(f"{self.settings(store).online}{patience}", self.contract)
 
     def settings(self, store: str) -> Settings:
         """Return the settings of a service on a store."""
         places = {LMDB: f"lmdb://{self.folder}/online", REDIS: f"redis://{HOST}:{self.redis_port}/0"}
         return Settings(home=self.folder, online_store=places[store])
 
-    def store(self, store: str) -> OnlineStore:
-        """Open one of the two stores."""
-        return open_store(self.settings(store).online, MODEL)
-
     @property
     def onnx(self) -> Path:
-        """The network, int8 as it is served."""
-        return self.folder / f"{MODEL}.onnx"
+        """The network."""
+        return self.folder / f"{self.model}.onnx"
 
     @property
     def mlflow_by_name(self) -> Path:
@@ -84,8 +96,8 @@ class ApiHome:
         return self.folder / "tensors.mlflow"
 
     @property
-    def customers(self) -> Path:
-        """The customers that are asked for."""
+    def drawn(self) -> Path:
+        """The sample."""
         return self.folder / f"{SAMPLE_ROWS} of {self.rows}.parquet"
 
     @cached_property
@@ -100,8 +112,8 @@ class ApiHome:
 
     @cached_property
     def sample(self) -> Sample:
-        """The customers that are asked for: the same ones in every run."""
-        table = pq.read_table(self.customers)
+        """The rows that are asked for: the same ones in every run."""
+        table = pq.read_table(self.drawn)
         rows = encode_arrow(self.contract, table)
         return Sample(table[self.contract.entity_key].to_numpy(), rows, self.scorer.score(rows), table.to_pylist())
 
@@ -110,12 +122,10 @@ def prepare(home: ApiHome, stores: Sequence[str]) -> BuiltBento:
     """Make what is missing, and return the Bento of today's code. Redis must be running if it is among the stores."""
     home.folder.mkdir(parents=True, exist_ok=True)
     if not home.onnx.exists():
-        home.onnx.write_bytes(_network())
-    if not home.customers.exists():
-        pq.write_table(_drawn(home.rows), home.customers)
-    for store in map(home.store, stores):
-        if not _is_loaded(home, store):
-            store.load(home.contract, _batches(home), {"source_snapshot": str(DAY)})
+        home.onnx.write_bytes(home.train())
+    if not home.drawn.exists():
+        pq.write_table(home.draw(), home.drawn)
+    home.load(stores)
     if not home.mlflow_by_name.exists() or not home.mlflow_tensors.exists():
         from benchmarks.api_mlflow import save_by_name, save_tensors  # seconds of imports
 
@@ -123,52 +133,12 @@ def prepare(home: ApiHome, stores: Sequence[str]) -> BuiltBento:
         shutil.rmtree(home.mlflow_tensors, ignore_errors=True)
         save_by_name(home.onnx, home.mlflow_by_name)
         save_tensors(home.onnx, home.mlflow_tensors)
-    lineage, bentos = Lineage(model=MODEL, version="1", sha256=home.scorer.sha256), home.settings(LMDB).bentoml_home
+    lineage, bentos = (
+        Lineage(model=home.model, version="1", sha256=home.scorer.sha256),
+        home.settings(LMDB).bentoml_home,
+    )
     shutil.rmtree(bentos / "serving", ignore_errors=True)  # what earlier runs' services left, one folder a port
     return build_bento(home.onnx.read_bytes(), lineage, bentos, {})
-
-
-def _network() -> bytes:
-    declared, month = load_declaration(ROOT / "models" / f"{MODEL}.yaml"), last_labelled_month(DAY)
-    examples = [churn_examples(chunk, seed=SEED, last_month=month) for chunk in customer_chunks(EXAMPLE_ROWS)]
-    return network(declared, pa.concat_tables(examples), snapshot=str(DAY))["int8"]
-
-
-def _customers(rows: int) -> Iterator[pa.Table]:
-    return (active_customers(chunk, seed=SEED, as_of=DAY) for chunk in customer_chunks(rows))
-
-
-def _drawn(rows: int) -> pa.Table:
-    """Return as many customers from each part of the population, in no order."""
-    random, share = np.random.default_rng(SEED), min(1.0, SAMPLE_ROWS / rows)
-    parts = [table.take(random.permutation(len(table))[: round(share * len(table))]) for table in _customers(rows)]
-    drawn = pa.concat_tables(parts)
-    return drawn.take(random.permutation(len(drawn)))
-
-
-def _batches(home: ApiHome) -> Iterator[Batch]:
-    """Encode everybody, as of now: nothing is stale."""
-    now = _now()
-    for table in _customers(home.rows):
-        keys = table[home.contract.entity_key].to_numpy()
-        yield keys, encode_arrow(home.contract, table), np.full(len(keys), now)
-
-
-def _now() -> np.datetime64:
-    return np.datetime64(time.time_ns() // 1_000_000, "ms")
-
-
-def _is_loaded(home: ApiHome, store: OnlineStore) -> bool:
-    """Whether a store has this population, packed for this network and as today's code packs it."""
-    proved, sample = slice(PROVED_ROWS), home.sample
-    try:
-        found = store.get_many(home.contract, sample.keys[proved].tolist())
-        loaded = int(store.describe()["rows"])
-    except TandemError:
-        return False
-    same = np.array_equal(found.rows.categories, sample.rows.categories[proved])
-    fresh = bool((found.event_times > _now() - LONGEST_KEPT).all())
-    return same and fresh and loaded == home.rows
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class NamedFeatures(mlflow.pyfunc.PythonModel):
 def save_by_name(network: Path, folder: Path) -> None:
     """Save the model that takes features by name."""
     contract = Scorer.from_file(network).contract
-    kinds = {"number": "double", "category": "string"}
+    kinds = {"number": "double", "category": "string", "history": "double"}
     columns = [ColSpec(kinds[f.kind], name, required=not f.missing) for name, f in contract.features.items()]
     mlflow.pyfunc.save_model(
         str(folder),

@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from backends.settings import Settings, quiet
-from benchmarks.api_home import ApiHome, prepare
+from benchmarks.api_customers import CustomerHome
+from benchmarks.api_home import prepare
 from benchmarks.api_rounds import memory_of, worker_of
-from benchmarks.api_systems import SYSTEMS, free_port, started, write_requests
+from benchmarks.api_systems import SYSTEMS, free_port, requests_of, started
 from benchmarks.api_wires import Plan
 from benchmarks.machine import machine, title
 from benchmarks.processes import Worker
@@ -56,10 +57,11 @@ def main(
     """Measure before, during and after, and print a line for each."""
     quiet()
     console = Console(width=120)
-    place = ApiHome(home or Settings().home / "benchmarks" / "api", rows, free_port())
+    place = CustomerHome(home or Settings().home / "benchmarks" / "api", rows, free_port())
     with console.status(f"{rows:,} customers, a network and a Bento"):
         bento = prepare(place, [STORE])
-    bodies, facts = write_requests(place, SYSTEM), machine(("bentoml", "uvicorn", "uvloop"))
+    bodies, _ = requests_of(place, SYSTEM, STORE).bodies(0, 0)
+    facts = machine(("bentoml", "uvicorn", "uvloop"))
     with started(place, bento, SYSTEMS[SYSTEM].server, STORE) as server:
         plan = Plan("http", server.port, SYSTEMS[SYSTEM].target, bodies, rate=0, seconds=1, connections=1)
         phases = measured(server.pid, plan, times, seconds)

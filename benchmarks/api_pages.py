@@ -1,6 +1,7 @@
 """The figures of `docs/benchmarks.md`, from the JSON of a run: `python -m benchmarks.api_pages bench-api.json`.
 
-They stand between two markers; whatever is written around those stays. The picture goes to `docs/images/`.
+They stand between two markers, of which each model has its own; whatever is written around those stays. The picture
+goes to `docs/images/`.
 """
 
 import json
@@ -18,8 +19,7 @@ from benchmarks.plots import waits
 from models.errors import TandemError
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PICTURE = ROOT / "docs" / "images" / "bench_api.png"
-MARKED = re.compile(r"(?<=<!-- bench-api: begin -->\n).*?(?=<!-- bench-api: end -->)", re.DOTALL)
+FIRST = "churn"  # whose names have no model in them
 
 HEADINGS = ("system", "store", "rate", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "errors", "MB")
 
@@ -27,15 +27,25 @@ HEADINGS = ("system", "store", "rate", "requests/s", "p50 ms", "p99 ms", "p99.9 
 def main(records: Annotated[Path, typer.Argument(help="What `make bench-api` wrote.")]) -> None:
     """Write the tables and the picture into the docs."""
     facts = json.loads(records.read_text())
-    PAGE.write_text(filled(PAGE.read_text(), tables(facts)))
-    waits(facts["records"], PICTURE)
+    PAGE.write_text(filled(PAGE.read_text(), tables(facts), _name(facts)))
+    waits(facts["records"], PAGE.parent / _picture(facts))
 
 
-def filled(page: str, part: str) -> str:
+def filled(page: str, part: str, name: str = "bench-api") -> str:
     """Return a page with a part between its markers; `TandemError` when it has none."""
-    if not MARKED.search(page):
-        raise TandemError("The page has no markers `<!-- bench-api: begin -->` and `<!-- bench-api: end -->`.")
-    return MARKED.sub(lambda _: f"\n{part}\n", page)
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    marked = re.compile(rf"(?<={begin}\n).*?(?={end})", re.DOTALL)
+    if not marked.search(page):
+        raise TandemError(f"The page has no markers `{begin}` and `{end}`.")
+    return marked.sub(lambda _: f"\n{part}\n", page)
+
+
+def _name(facts: Mapping[str, Any]) -> str:
+    return "bench-api" if facts["model"] == FIRST else f"bench-api-{facts['model']}"
+
+
+def _picture(facts: Mapping[str, Any]) -> str:
+    return f"images/{_name(facts).replace('-', '_')}.png"
 
 
 def tables(facts: Mapping[str, Any]) -> str:
@@ -46,12 +56,13 @@ def tables(facts: Mapping[str, Any]) -> str:
     load = [_row(record, f"{record['rate']:,}" if record["rate"] else "one by one") for record in facts["load"]]
     starts = [(start["system"], start["store"], f"{start['seconds']:.1f}") for start in facts["starts"]]
     bars = [(bar["name"], *judged(bar)) for bar in facts["bars"]]
+    made, python = f"{facts['rows']:,} {facts['what']}", f"Python {facts['machine']['python']}"
     versions = ", ".join(f"{name} {version}" for name, version in facts["machine"]["versions"].items())
     return "\n\n".join(
         [
-            f"{facts['rows']:,} customers; {title(facts['machine'])}; Python {facts['machine']['python']}, {versions}.",
+            f"{made}; {title(facts['machine'])}; {python}, {versions}.",
             _table(("figure", "measured", "what we want", ""), bars),
-            f"![p99 at each rate, LMDB and Redis](images/{PICTURE.name})",
+            f"![p99 at each rate, LMDB and Redis]({_picture(facts)})",
             _table(HEADINGS, at_rates),
             _table(HEADINGS, one_by_one + saturated),
             _table(("server", "store", "seconds from start to ready"), starts),

@@ -1,31 +1,45 @@
-"""What `make bench-api` measures: how each server is started, how each system is asked, and what it answers.
+"""What `make bench-api` measures: how each server is started, and how each system is asked.
 
-A server has one worker. Three of the systems are one server: the service speaks three protocols.
+A server has one worker. Three of the systems are one server: the service speaks three protocols. What is written to
+each, and read in its answers, is in `api_bodies`.
 """
 
-import json
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-import numpy as np
-
 from backends.settings import QUIET
+from benchmarks.api_bodies import (
+    by_key,
+    by_name,
+    by_tensors,
+    in_grpc,
+    in_rest,
+    of_grpc,
+    of_json,
+    of_mlflow,
+    of_mlflow_tensors,
+    of_rest,
+    swipe_in_json,
+    tensors_of_key,
+    tensors_of_swipe,
+)  # fmt: skip
 from benchmarks.api_home import NO_STORE, ApiHome
 from benchmarks.api_load import write_bodies
+from benchmarks.api_requests import AskedOnce, Repeated, Requests, Swipe
 from benchmarks.api_wires import HOST
-from benchmarks.batch_home import MODEL
 from benchmarks.processes import serving
 from bento.building.build import BuiltBento
-from bento.open_inference.messages import SERVICE, ModelInferRequest, ModelInferResponse
+from bento.open_inference.messages import SERVICE
 from bento.serve import serve_command
-from models.contract import CATEGORIES, NUMBERS
+from models.contract import Contract
 
 NULL = "null"  # what the load itself costs
 READY_SECONDS = 5.0  # for one answer
@@ -49,13 +63,14 @@ class Server:
 
 @dataclass(frozen=True)
 class System:
-    """A server asked in one way: the body for a customer of the sample, and the score in an answer."""
+    """A server asked in one way: the body for a row of the sample, or for a swipe, and the score in an answer."""
 
     server: str
     protocol: str
-    target: str
+    target: str  # with {model} where its name stands
     body: Callable[[ApiHome, int], bytes]
     score: Callable[[bytes], float] | None  # None where an answer means nothing
+    body_of_swipe: Callable[[Contract, Swipe], bytes] | None = None  # None where features come ready-made
 
 
 @dataclass(frozen=True)
@@ -108,88 +123,42 @@ SERVERS = {
 }
 
 
-# --- what is asked --------------------------------------------------------------------------------------------------
+# --- the systems ----------------------------------------------------------------------------------------------------
 
-
-def _key(home: ApiHome, row: int) -> int:
-    return int(home.sample.keys[row])
-
-
-def _by_key(home: ApiHome, row: int) -> bytes:
-    return json.dumps({home.contract.entity_key: _key(home, row)}).encode()
-
-
-def _oip_rest(home: ApiHome, row: int) -> bytes:
-    key = {"name": home.contract.entity_key, "shape": [1], "datatype": "INT64", "data": [_key(home, row)]}
-    return json.dumps({"inputs": [key]}).encode()
-
-
-def _oip_grpc(home: ApiHome, row: int) -> bytes:
-    request = ModelInferRequest(model_name=MODEL)
-    key = request.inputs.add(name=home.contract.entity_key, datatype="INT64", shape=[1])
-    key.contents.int64_contents.append(_key(home, row))
-    return bytes(request.SerializeToString())
-
-
-def _by_name(home: ApiHome, row: int) -> bytes:
-    """Send the row as the lake has it: numbers and texts."""
-    customer, names = home.sample.values[row], list(home.contract.features)
-    values = [float(value) if isinstance(value, int) else value for value in map(customer.get, names)]
-    return json.dumps({"dataframe_split": {"columns": names, "data": [values]}}).encode()
-
-
-def _tensors(home: ApiHome, row: int) -> bytes:
-    """Send what the graph takes: the encoding is done already."""
-    rows = home.sample.rows[row : row + 1]
-    return json.dumps({"inputs": {NUMBERS: rows.numbers.tolist(), CATEGORIES: rows.categories.tolist()}}).encode()
-
-
-# --- and answered ---------------------------------------------------------------------------------------------------
-
-
-def _in_json(answer: bytes) -> float:
-    return float(json.loads(answer)["probability"])
-
-
-def _in_oip_rest(answer: bytes) -> float:
-    outputs = {output["name"]: output for output in json.loads(answer)["outputs"]}
-    return float(outputs[f"{MODEL}_probability"]["data"][0])
-
-
-def _in_oip_grpc(answer: bytes) -> float:
-    response = ModelInferResponse.FromString(answer)
-    names = [output.name for output in response.outputs]
-    at = names.index(f"{MODEL}_probability")
-    if response.raw_output_contents:
-        return float(np.frombuffer(response.raw_output_contents[at], "<f4")[0])
-    return float(response.outputs[at].contents.fp32_contents[0])
-
-
-def _in_mlflow(answer: bytes) -> float:
-    return float(json.loads(answer)["predictions"][0])
-
-
-def _in_mlflow_tensors(answer: bytes) -> float:
-    return float(json.loads(answer)["predictions"][f"{MODEL}_probability"][0])
-
-
-INFER = f"/v2/models/{MODEL}/infer"
+INFER = "/v2/models/{model}/infer"
 SYSTEMS = {
-    "tandem-rest": System("tandem", "http", "/predict", _by_key, _in_json),
-    "tandem-grpc": System("tandem", "grpc", f"/{SERVICE}/ModelInfer", _oip_grpc, _in_oip_grpc),
-    "tandem-oip": System("tandem", "http", INFER, _oip_rest, _in_oip_rest),
-    "mlflow": System("mlflow", "http", "/invocations", _by_name, _in_mlflow),
-    "mlflow-tensors": System("mlflow-tensors", "http", "/invocations", _tensors, _in_mlflow_tensors),
-    "bare": System("bare", "http", "/predict", _by_key, _in_json),
-    NULL: System(NULL, "http", "/predict", _by_key, None),
+    "tandem-rest": System("tandem", "http", "/predict", by_key, of_json, swipe_in_json),
+    "tandem-grpc": System(
+        "tandem",
+        "grpc",
+        f"/{SERVICE}/ModelInfer",
+        lambda home, row: in_grpc(home.model, tensors_of_key(home, row)),
+        of_grpc,
+        lambda contract, swipe: in_grpc(contract.model, tensors_of_swipe(contract, swipe)),
+    ),
+    "tandem-oip": System(
+        "tandem",
+        "http",
+        INFER,
+        lambda home, row: in_rest(tensors_of_key(home, row)),
+        of_rest,
+        lambda contract, swipe: in_rest(tensors_of_swipe(contract, swipe)),
+    ),
+    "mlflow": System("mlflow", "http", "/invocations", by_name, of_mlflow),
+    "mlflow-tensors": System("mlflow-tensors", "http", "/invocations", by_tensors, of_mlflow_tensors),
+    "bare": System("bare", "http", "/predict", by_key, of_json, swipe_in_json),
+    NULL: System(NULL, "http", "/predict", by_key, None),
 }
 
 
-def write_requests(home: ApiHome, system: str) -> str:
-    """Write a system's requests, one for each customer of the sample; return the file's path."""
-    path = home.folder / f"{system}.requests"
+def requests_of(home: ApiHome, system: str, store: str) -> Requests:
+    """Return what a system on a store is asked: the rows of the sample in turn, or swipes that nobody asked about."""
+    path, write = home.folder / f"{system}-{store}.requests", SYSTEMS[system].body_of_swipe
+    swipes = home.swipes(store) if write else None
+    if write and swipes:
+        return AskedOnce(swipes, home.histories(store), home.scorer, partial(write, home.contract), path)
     write_bodies(path, [SYSTEMS[system].body(home, row) for row in range(len(home.sample.keys))])
-    return str(path)
+    return Repeated(str(path), home.sample.scores.tolist())
 
 
 @contextmanager

@@ -30,15 +30,11 @@ def main(
     quiet()
     console, home = Console(width=110), BatchHome(Settings().home / "benchmarks" / "batch")
     records: list[Record] = []
-    for rows in map(int, sizes.split(",")):
+    for rows in sizes_of(sizes):
         with console.status(f"{rows:,} customers"):
             prepare(home, rows)
         night, kernel = measure("benchmarks.batch_systems", ["tandem-int8", "kernel"], home.folder, lambda _: None)
-        console.print(
-            f"{rows:>12,} rows  {night.seconds:6.2f} s ({night.fastest:.2f} .. {night.slowest:.2f})  "
-            f"{night.seconds / kernel.seconds:.2f} x its kernel  {night.rows_per_second:>11,.0f} rows/s  "
-            f"{night.peak_rss_mb:,.0f} MB"
-        )
+        console.print(line(night, kernel))
         records += [night, kernel]
     facts = machine(LIBRARIES)
     console.print(title(facts))
@@ -46,6 +42,22 @@ def main(
         output.write_text(json.dumps({"machine": facts, "records": [asdict(r) for r in records]}, indent=2) + "\n")
     if plot:
         growth([asdict(record) for record in records], plot)
+
+
+def sizes_of(text: str) -> list[int]:
+    """Read sizes with commas between them; `BadParameter` for what is no number of rows."""
+    if wrong := [size for size in text.split(",") if not size.strip().isdecimal() or not int(size)]:
+        raise typer.BadParameter(f"no number of rows: {', '.join(map(repr, wrong))}. Write them like 1000000,2000000.")
+    return [int(size) for size in text.split(",")]
+
+
+def line(night: Record, kernel: Record) -> str:
+    """Say how a night went, beside its kernel on the same rows."""
+    return (
+        f"{night.rows:>12,} rows  {night.seconds:6.2f} s ({night.fastest:.2f} .. {night.slowest:.2f})  "
+        f"{night.seconds / kernel.seconds:.2f} x its kernel  {night.rows_per_second:>11,.0f} rows/s  "
+        f"{night.peak_rss_mb:,.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """`make bench`: the kernel, the encoder, the night and the online store, on the home's own champion and population.
 
-Needs the home of a `make demo`. The night is written to a scratch table, which is dropped again.
+Needs the home of a `make demo`. The night is written to a scratch table, which is dropped again. Of a model of events
+it is the newest day that was scored, and a lookup is of an entity's whole history, to which nothing is added.
 """
 
 import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import onnxruntime
@@ -21,12 +22,16 @@ from rich.table import Table
 from assets.resources import Backends
 from backends.batch_scoring import population_plan, score_and_publish
 from backends.lakehouse.catalog import Lakehouse
-from backends.nights import Night
+from backends.lakehouse.night_tags import DAY
+from backends.lakehouse.reading import Plan, partition_is
+from backends.nights import Night, newest_night
 from backends.settings import Settings
 from benchmarks.rounds import COUNTED, Record, record_of, timed
 from models.audit import Limits
+from models.contract import Contract
 from models.declaration import Declaration, load_declaration
 from models.encoding import encode_arrow
+from models.event_rules import EVENT_DAY
 from models.scoring import Scorer
 
 KERNEL_ROWS = 200_000
@@ -71,7 +76,7 @@ def _records(backends: Backends, lake: Lakehouse, declaration: Declaration) -> l
     version = registry.champion(declaration.name)
     champion = Scorer(registry.read_version(version), version.sha256)
     floating = _float_twin(backends, declaration.name, version.mlflow_run_id)
-    plan = population_plan(lake, champion.contract, declaration.scored_table, None)
+    scored_on, plan = to_score(lake, declaration, champion.contract)
     batches = [batch for _, batch in zip(range(2), plan.batches(plan.files[0]), strict=False)]
     batch = pa.Table.from_batches(batches).slice(0, KERNEL_ROWS)
     encoded, rows = encode_arrow(champion.contract, batch), batch.num_rows
@@ -81,9 +86,10 @@ def _records(backends: Backends, lake: Lakehouse, declaration: Declaration) -> l
         rejects=f"{SCRATCH}_rejects",
         scorer=champion,
         version=version.version,
-        scored_on=datetime.now(UTC).date(),
+        scored_on=scored_on,
         scored_at=datetime.now(UTC),
         limits=Limits(declaration.gates.max_score_shift, declaration.gates.max_rejected_share),
+        day_column=EVENT_DAY if declaration.events else None,
     )
     try:
         return [
@@ -93,7 +99,7 @@ def _records(backends: Backends, lake: Lakehouse, declaration: Declaration) -> l
             measure(f"kernel {champion.contract.precision}, 1 thread", rows, lambda: champion.score(encoded)),
             measure("kernel float32, 1 thread", rows, lambda: floating.score(encoded)),
             measure("encoder, 1 thread", rows, lambda: encode_arrow(champion.contract, batch)),
-            _lookups(backends, declaration, champion, plan.snapshot.rows),
+            lookups(backends, declaration, champion, plan),
         ]
     finally:
         for table in (SCRATCH, f"{SCRATCH}_rejects"):
@@ -111,18 +117,40 @@ def _float_twin(backends: Backends, model: str, run_id: str) -> Scorer:
     return Scorer(onnx)
 
 
-def _lookups(backends: Backends, declaration: Declaration, scorer: Scorer, rows: int) -> Record:
-    store = backends.online_store(declaration.name)
-    with backends.lakehouse() as lake:
-        plan = lake.plan(declaration.scored_table, [declaration.entity_key])
-        keys = next(plan.batches(plan.files[-1])).column(0).to_pylist()
-    drawn = [keys[i] for i in np.random.default_rng(0).integers(0, len(keys), LOOKUPS)]
+def to_score(lake: Lakehouse, declaration: Declaration, contract: Contract) -> tuple[date, Plan]:
+    """Return a day and its rows: today and the whole population, or the newest day of events that was scored."""
+    table = declaration.scored_table
+    if not declaration.events:
+        return datetime.now(UTC).date(), population_plan(lake, contract, table, None)
+    day = date.fromisoformat(newest_night(lake, declaration.predictions_table).properties[DAY])
+    return day, population_plan(lake, contract, table, None, where=partition_is(EVENT_DAY, day))
+
+
+def lookups(backends: Backends, declaration: Declaration, scorer: Scorer, plan: Plan, count: int = LOOKUPS) -> Record:
+    """Look entities of the population up one by one."""
+    contract = scorer.contract
+    keys = next(plan.batches(plan.files[-1])).column(contract.entity_key).to_pylist()
+    drawn = [keys[i] for i in np.random.default_rng(0).integers(0, len(keys), count)]
+    find, among = _finder(backends, declaration, contract, plan)
 
     def look_up() -> None:
         for key in drawn:
-            store.get_many(scorer.contract, [key])
+            find(key)
 
-    return measure(f"lookup, one of {rows:,}", LOOKUPS, look_up)
+    return measure(f"lookup, one of {among}", count, look_up)
+
+
+def _finder(
+    backends: Backends, declaration: Declaration, contract: Contract, plan: Plan
+) -> tuple[Callable[[Any], object], str]:
+    """Return what looks an entity up, and among what."""
+    if not declaration.events:
+        store = backends.online_store(declaration.name)
+        return lambda key: store.get_many(contract, [key]), f"{plan.snapshot.rows:,}"
+    histories = backends.histories(contract)
+    event = np.zeros(1, histories.history.dtype)
+    among = f"{int(histories.describe()['entities']):,} histories"
+    return lambda key: histories.fetch_and_append([key], event, [False]), among
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Systems side by side: each in a process of its own, all in turn, so that a busy moment hurts them alike.
+"""Systems in one run, each in a process of its own that ends before the next begins.
+
+So none is measured beside the memory or the JVM of another: ten gigabytes of a frame that was just freed, and a Spark
+that idles, cost the night an eighth when all took turns.
 
 A system is a function that prepares and returns what is measured: a function that handles all rows and says how many.
 """
@@ -10,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -44,20 +46,15 @@ class Record:
 
 
 def measure(module: str, names: Sequence[str], home: Path, say: Callable[[str], None]) -> list[Record]:
-    """Warm every system up, then run all of them `COUNTED` times in turn; `module.SYSTEMS` has them by name."""
-    with ExitStack() as processes:
-        systems = {
-            name: processes.enter_context(Worker.start(name, "benchmarks.rounds", module, name, str(home)))
-            for name in names
-        }
-        for name, system in systems.items():
+    """Warm each system up and run it `COUNTED` times, one system after the other; `module.SYSTEMS` has them by name."""
+    records = []
+    for name in names:
+        with Worker.start(name, "benchmarks.rounds", module, name, str(home)) as system:
             say(f"{name}: warm-up {system.ask(RUN)['seconds']:.2f} s")
-        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-        for _ in range(COUNTED):
-            for name, system in systems.items():
-                runs[name].append(system.ask(RUN))
-                say(f"{name}: {runs[name][-1]['seconds']:.2f} s")
-    return [record_of(name, made) for name, made in runs.items()]
+            runs = [system.ask(RUN) for _ in range(COUNTED)]
+        say(f"{name}: {', '.join(format(run['seconds'], '.2f') for run in runs)} s")
+        records.append(record_of(name, runs))
+    return records
 
 
 def record_of(name: str, runs: Sequence[Mapping[str, Any]]) -> Record:

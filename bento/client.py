@@ -9,7 +9,14 @@ import httpx
 from pydantic import SecretStr
 
 from backends.settings import Settings
-from models.errors import ContractError, EntityNotFoundError, OnlineStoreError, ServiceUnreachableError, TandemError
+from models.errors import (
+    ContractError,
+    EntityNotFoundError,
+    OnlineStoreError,
+    OverloadedError,
+    ServiceUnreachableError,
+    TandemError,
+)
 
 _ERRORS: dict[str, type[TandemError]] = {
     "ValueRejectedError": ContractError,
@@ -17,6 +24,7 @@ _ERRORS: dict[str, type[TandemError]] = {
     "OnlineStoreError": OnlineStoreError,
     "StoreUnavailableError": OnlineStoreError,
     "StoreMismatchError": OnlineStoreError,
+    "OverloadedError": OverloadedError,
 }
 
 
@@ -27,7 +35,7 @@ class ApiClient:
     every request carries it.
 
     Every method raises `ServiceUnreachableError` when the service does not answer, or not as one of ours would;
-    `EntityNotFoundError`, `ContractError` and `OnlineStoreError` when it answers with them.
+    `EntityNotFoundError`, `ContractError`, `OnlineStoreError` and `OverloadedError` when it answers with them.
     """
 
     def __init__(self, url: str, timeout: float = 5.0, key: SecretStr | None = None, request_id: str = "") -> None:
@@ -76,7 +84,7 @@ class ApiClient:
         self._call("GET", "/readyz")
 
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer to one request: an entity key, `features`, or both."""
+        """Return the answer to one request: an entity key, `features`, or both; with `reasons` it says why."""
         return self._call("POST", "/predict", json=body)
 
     def predict_many(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any] | TandemError]:

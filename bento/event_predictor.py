@@ -81,6 +81,8 @@ class EventPredictor(Predictor):
         call = Call(place, {}, [], [], watch or Watch())
         if swipes := self._read(call, requests, whole):
             self._answer(call, swipes, self.histories.fetch_and_append(swipes.entities, swipes.events, swipes.record))
+            if call.reasons:
+                self._explain(call)
         return [call.outcomes.get(row, {}) for row in range(len(requests))]
 
     async def _outcomes_async(
@@ -90,6 +92,8 @@ class EventPredictor(Predictor):
         if swipes := self._read(call, requests, whole):
             asked = self.histories.fetch_and_append_async(swipes.entities, swipes.events, swipes.record)
             self._answer(call, swipes, await asked)
+            if call.reasons:
+                await self._explain_async(call)
         return [call.outcomes.get(row, {}) for row in range(len(requests))]
 
     def _read(self, call: Call, requests: Sequence[Any], whole: bool) -> _Swipes | None:
@@ -101,6 +105,9 @@ class EventPredictor(Predictor):
             except ValueRejectedError as error:
                 call.refuse(row, error)
         asked, parts = self._encoded(call, asked)
+        if reasons := {one.row: one.reasons for one in asked if one.reasons}:
+            self._explaining.check(reasons)
+            call.reasons.update(reasons)
         call.watch.mark("parse")
         if not asked or (whole and call.outcomes):
             return None

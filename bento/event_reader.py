@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from backends.vectors import MAX_KEY_BYTES, Key, pack_key
-from bento.request_reader import NO_VALUES, check_form
-from bento.schema import FEATURES, RECORD
+from bento.request_reader import NO_VALUES, check_form, reasons_of
+from bento.schema import FEATURES, REASONS, RECORD
 from models.contract import Contract
 from models.errors import Problem, ValueRejectedError
 from models.history import key_number
@@ -32,6 +32,7 @@ class AskedEvent:
     at: int  # microseconds since 1970 UTC
     given: Mapping[str, Any]  # features
     record: bool
+    reasons: int = 0  # how many are asked for
 
 
 class EventReader:
@@ -41,11 +42,10 @@ class EventReader:
         assert contract.events is not None
         self._contract = contract
         self._events = contract.events
-        fields = (contract.entity_key, contract.events.key, contract.events.time, FEATURES, RECORD)
+        fields = (contract.entity_key, contract.events.key, contract.events.time, FEATURES, RECORD, REASONS)
         self._known = frozenset(fields)
-        self._remedy = (
-            f"Send {contract.entity_key} and {FEATURES}; known beside them: {', '.join(fields[1:3])}, {RECORD}."
-        )
+        beside = ", ".join((*fields[1:3], RECORD, REASONS))
+        self._remedy = f"Send {contract.entity_key} and {FEATURES}; known beside them: {beside}."
 
     def read(self, row: int, request: Any, now: int) -> AskedEvent:
         """Take a request apart, and check all but its features; `ValueRejectedError` for what is wrong with it.
@@ -63,10 +63,11 @@ class EventReader:
             problems.append(Problem(FEATURES, given, "is not a JSON object", "Send values by feature name."))
         if not isinstance(record, bool):
             problems.append(Problem(RECORD, record, "is not true or false", "Leave it out, or send false to only ask."))
+        reasons = self._reasons(request, problems) if REASONS in request else 0
         if problems or key is None:
             raise ValueRejectedError(problems)
         number = secrets.randbits(64) - 2**63 if event is None else key_number(event)
-        return AskedEvent(row, key, event, number, at, given or NO_VALUES, record)
+        return AskedEvent(row, key, event, number, at, given or NO_VALUES, record, reasons)
 
     def _check_entity(self, key: Any, problems: list[Problem]) -> None:
         if key is None:
@@ -89,6 +90,13 @@ class EventReader:
             remedy = "Give a whole number."
         if not fits:
             problems.append(Problem(self._events.key, event, f"is not {what}", remedy))
+
+    def _reasons(self, request: Mapping[str, Any], problems: list[Problem]) -> int:
+        try:
+            return reasons_of(request)
+        except ValueRejectedError as error:
+            problems += error.problems
+            return 0
 
     def _time(self, value: Any, now: int, row: int, problems: list[Problem]) -> int:
         """Return microseconds since 1970 UTC."""

@@ -10,6 +10,7 @@ from models.errors import (
     EntityNotFoundError,
     ModelNotServedError,
     OnlineStoreError,
+    OverloadedError,
     Problem,
     TandemError,
     ValueRejectedError,
@@ -22,6 +23,7 @@ _STATUSES: dict[type[TandemError], int] = {
     EntityNotFoundError: 404,
     ModelNotServedError: 404,
     OnlineStoreError: 503,
+    OverloadedError: 503,
 }
 
 

@@ -5,7 +5,7 @@ One row and many go the same way: read each request, one trip to the store, one 
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -13,9 +13,11 @@ import numpy as np
 
 from backends.online_store import OnlineStore, Vectors
 from backends.vectors import NOT_A_TIME, Key
+from bento.explaining import Explaining
 from bento.lineage import Lineage
 from bento.observing.watch import Scored, Watch
-from bento.request_reader import Asked, RequestReader
+from bento.request_reader import Asked, RequestReader, reasons_of
+from bento.schema import REASONS
 from models.encoding import Encoded, encode_rows
 from models.errors import (
     EntityNotFoundError,
@@ -56,6 +58,7 @@ class Call:
     looked_up: list[Asked]
     brought: list[Asked]
     watch: Watch
+    reasons: dict[int, int] = field(default_factory=dict)  # how many, for the rows that ask for any
 
     @property
     def keys(self) -> list[Key]:
@@ -98,6 +101,7 @@ class Predictor:
         }
         self._oldest = round(self.contract.api.max_feature_age_hours * 3_600_000)  # milliseconds
         self._asks_for = self.contract  # what a request may bring
+        self._explaining = Explaining(scorer)
 
     def online_facts(self) -> dict[str, str]:
         """Return where the online features come from; `OnlineStoreError` when there are none."""
@@ -193,7 +197,10 @@ class Predictor:
         """
         call = self._opened(requests, place, watch or Watch())
         vectors = self.store.get_many(self.contract, call.keys) if call.keys else None
-        return self._closed(call, vectors)
+        outcomes = self._closed(call, vectors)
+        if call.reasons:
+            self._explain(call)
+        return outcomes
 
     async def _outcomes_async(
         self,
@@ -204,7 +211,19 @@ class Predictor:
     ) -> list[Outcome]:
         call = self._opened(requests, place, watch or Watch())
         vectors = await self.store.get_many_async(self.contract, call.keys) if call.keys else None
-        return self._closed(call, vectors)
+        outcomes = self._closed(call, vectors)
+        if call.reasons:
+            await self._explain_async(call)
+        return outcomes
+
+    def _explain(self, call: Call) -> None:
+        """Put reasons into the answers that asked for them."""
+        self._explaining.add(call.reasons, call.watch.scored, call.outcomes)
+        call.watch.mark("explain")
+
+    async def _explain_async(self, call: Call) -> None:
+        await self._explaining.add_async(call.reasons, call.watch.scored, call.outcomes)
+        call.watch.mark("explain")
 
     def _opened(self, requests: Sequence[Any], place: str, watch: Watch) -> Call:
         """Read requests as far as possible without the store."""
@@ -212,10 +231,14 @@ class Predictor:
         for row, request in enumerate(requests):
             try:
                 asked = self._reader.read(row, request)
+                if len(request) > 1 and REASONS in request and (reasons := reasons_of(request)):
+                    call.reasons[row] = reasons
             except ValueRejectedError as error:
                 call.refuse(row, error)
             else:
                 (call.brought if asked.whole else call.looked_up).append(asked)
+        if call.reasons:
+            self._explaining.check(call.reasons)
         watch.mark("parse")
         return call
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.vectors import Key, pack_key
-from bento.schema import FEATURES
+from bento.schema import FEATURES, REASONS
 from models.contract import Contract, Feature
 from models.encoding import encode_rows
 from models.errors import Problem, ValueRejectedError
 
 NO_VALUES: Mapping[str, Any] = {}
+FEW_REASONS = 3  # where a request says `true`
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class RequestReader:
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
-        self._known = frozenset((contract.entity_key, FEATURES))
+        self._known = frozenset((contract.entity_key, FEATURES, REASONS))
         self._readers = {name: _reader(contract, name, feature) for name, feature in contract.features.items()}
 
     def read(self, row: int, request: Any) -> Asked:
@@ -80,6 +81,17 @@ def check_form(request: Any, known: Set[str], remedy: str) -> None:
     if not request.keys() <= known:
         unknown = [name for name in request if name not in known]
         raise ValueRejectedError([Problem(name, request[name], "is not known here", remedy) for name in unknown])
+
+
+def reasons_of(request: Mapping[str, Any]) -> int:
+    """Return how many reasons a request asks for, 0 for none; `ValueRejectedError` for what is no number of them."""
+    asked = request.get(REASONS)
+    if asked is None or isinstance(asked, bool):
+        return FEW_REASONS if asked else 0
+    if isinstance(asked, int) and asked > 0:
+        return asked
+    remedy = f"Send how many, from 1, or true for {FEW_REASONS}; or leave it out."
+    raise ValueRejectedError([Problem(REASONS, asked, "is not a number of reasons", remedy)])
 
 
 def _reader(contract: Contract, name: str, feature: Feature) -> Callable[[Mapping[str, Any]], Change]:

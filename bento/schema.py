@@ -14,6 +14,7 @@ from models.contract import CategoryFeature, Contract, Events, Feature, NumberFe
 
 FEATURES = "features"  # in a request: values by feature name
 RECORD = "record"  # and whether the event is to be recorded
+REASONS = "reasons"  # and how many features are to be named that moved the score; in an answer, those
 
 Described = dict[str, tuple[Any, str, bool]]  # name -> (type, description, whether it may be left out)
 
@@ -27,6 +28,7 @@ def request_model(contract: Contract) -> type[BaseModel]:
     described = {
         contract.entity_key: (_key_type(contract.entity_key_type) | None, "Whom to score.", True),
         FEATURES: (_model("Features", known, features) | None, f"Features to score. {known}", True),
+        **_asked_reasons(),
     }
     return _model("PredictRequest", f"What {contract.model} is to score.", described)
 
@@ -43,8 +45,14 @@ def _event_model(contract: Contract) -> type[BaseModel]:
         events.time: (datetime | int | None, f"{now} A number is in microseconds since 1970.", True),
         FEATURES: (_model("Features", "What the event is.", features), "Its features.", _all_may_be_missing(features)),
         RECORD: (bool, "False only asks: nothing is added to the history. True, if it is left out.", True),
+        **_asked_reasons(),
     }
     return _model("PredictRequest", f"What {contract.model} is to score.", described)
+
+
+def _asked_reasons() -> Described:
+    text = "How many features to name that moved the score most; true is 3. None, if it is left out."
+    return {REASONS: (Annotated[int, Field(ge=1)] | bool | None, text, True)}
 
 
 def _all_may_be_missing(features: Described) -> bool:
@@ -100,6 +108,7 @@ def _scored(contract: Contract) -> Described:
         **_score(),
         "features_as_of": (datetime | None, "Event time of the features from the online store.", False),
         "features_stale": (bool, f"Whether those are older than {limit}.", False),
+        **_reasons(),
     }
 
 
@@ -118,6 +127,7 @@ def _scored_event(events: Events, entity: str, entity_type: Any, limit: str) -> 
             "Whether an earlier event is known; without one the features have their defaults.",
             False,
         ),
+        **_reasons(),
     }
 
 
@@ -125,6 +135,20 @@ def _score() -> Described:
     return {
         "probability": (float, "The score. Read as float32 it has exactly the bits of the nightly score.", False),
         "decision": (bool, "Whether the probability reaches the threshold.", False),
+    }
+
+
+def _reasons() -> Described:
+    one: Described = {
+        "feature": (str, "Its name.", False),
+        "value": (float | str | None, "The value that was scored.", False),
+        "contribution": (float, "What it adds to the log-odds; below 0 it takes away from them.", False),
+    }
+    reason: Any = _model("Reason", "A feature that moved the score.", one)
+    base = "What reference rows have on average, on the scale of log-odds: contributions are counted from there."
+    return {
+        "base_probability": (float, f"With `reasons`: {base}", True),
+        REASONS: (list[reason], "With `reasons`: the features that moved the score most, the first the most.", True),
     }
 
 

@@ -20,16 +20,16 @@ from backends.gold_tables import PARTITION
 from backends.lakehouse.reading import partition_is
 from backends.settings import Settings
 from demo.churn_process import expected_auc, expected_auc_of
-from demo.jobs import run_job, succeeded
 from demo.lake import CUSTOMERS, EXAMPLES, write_chunks
 from demo.living_population import Campaign, known_outcomes, living_customers, living_probability, newest_known_day
 from demo.population import CHUNK_ROWS, Chunk
-from demo.progress import Stages
 from demo.weeks_report import Week
 from models.declaration import load_declaration
 from models.encoding import encode_arrow
 from models.scoring import Scorer, Scores
 from orchestration.definitions import assemble
+from orchestration.progress import Stages
+from orchestration.runs import run_job, succeeded
 
 MODEL = "churn"
 WEEK = timedelta(days=7)

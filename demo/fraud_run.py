@@ -1,12 +1,11 @@
 """`make demo MODEL=fraud`: the life of a model of events, on a made stream of card swipes."""
 
-import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
 
 import dagster as dg
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 
 from assets.metadata import table_key
@@ -15,13 +14,14 @@ from backends.engines import LocalEngine
 from backends.settings import Settings
 from demo.card_lake import TRANSACTIONS, write_transactions
 from demo.fraud_report import Yardstick, fraud_report, report_table
-from demo.jobs import run_job, succeeded
-from demo.progress import Stages
-from demo.run import Demo, keep, stay_up
-from demo.summary import Facts, parity
+from demo.run import Demo, keep
 from demo.transactions import Stream
 from models.scoring import Scorer
 from orchestration.home import prepare
+from orchestration.life import screen, stay_up
+from orchestration.progress import Stages
+from orchestration.runs import run_job, succeeded
+from orchestration.summary import Facts, parity
 
 MODEL = "fraud"
 
@@ -65,7 +65,7 @@ def run_fraud_demo(settings: Settings, *, rows: int, seed: int, stay: bool = Fal
     """Make a stream, count histories, train, score a day, publish, measure and sum up."""
     begun = time.monotonic()
     prepare(settings)
-    console = Console() if sys.stdout.isatty() else Console(width=110)
+    console = screen()
     with Stages(console) as stages:
         demo = Demo(settings, stages, MODEL)
         last_day = demo.today - timedelta(days=1)  # the newest whose swipes are all there
@@ -77,10 +77,10 @@ def run_fraud_demo(settings: Settings, *, rows: int, seed: int, stay: bool = Fal
             demo.run_job(run.instance, "score, publish, load, prove", f"{MODEL}_nightly", last_day.isoformat())
             yardsticks = run.measure()
             stages.close()
-            facts = Facts(demo.declaration, demo.backends, run.instance, demo.url, 0, time.monotonic() - begun)
-            screen = _summary(facts, run.stream, counting, yardsticks)
-            console.print(screen)
-            keep(screen, settings.home / f"demo-{MODEL}.svg")
+            facts = Facts(demo.declaration, demo.backends, run.instance, demo.url, time.monotonic() - begun)
+            shown = _summary(facts, run.stream, counting, yardsticks)
+            console.print(shown)
+            keep(shown, settings.home / f"demo-{MODEL}.svg")
             if stay:
                 stay_up(console, demo.url, process.wait)
 

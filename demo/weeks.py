@@ -10,10 +10,10 @@ from rich.console import Console
 from backends.settings import Settings
 from demo.company import FIRST_DAY, MODEL, WEEK, Company
 from demo.population import CHUNK_ROWS
-from demo.progress import Stages
 from demo.weeks_report import weeks_plot, weeks_table
 from models.errors import TandemError
 from orchestration.home import prepare
+from orchestration.progress import Stages
 
 # What differs from the declaration: the examples are of eight weeks, and a training takes seconds.
 CHANGES: dict[str, Any] = {

@@ -1,1 +1,1 @@
-"""What makes the generated parts of the documentation: the declaration's reference, and the pictures."""
+"""The documentation. What makes its pictures, its generated pages and its site is in `docs/making/`."""

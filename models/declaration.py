@@ -31,8 +31,8 @@ Column = Annotated[str, Field(min_length=1)]
 
 # What stands beside the entity key in requests, answers and the Gold table.
 RESERVED = (
-    *("decision", "features", "features_as_of", "features_stale", "model", "model_sha256", "model_version"),
-    *("probability", "scored_at", "scored_on", "threshold"),
+    *("base_probability", "decision", "features", "features_as_of", "features_stale", "model", "model_sha256"),
+    *("model_version", "probability", "reasons", "scored_at", "scored_on", "threshold"),
 )
 
 
@@ -172,6 +172,12 @@ class Predictions(Frozen):
 
     table: TableName | None = Field(None, description="Default: gold.<name>_predictions.")
     rejects: TableName | None = Field(None, description="Rows that were refused, and why: gold.<name>_rejects.")
+    reasons: int = Field(
+        0, ge=0, le=100, description="How many features to name in each row that moved its score most; 0 is no column."
+    )
+    reasons_for: Literal["positives", "all"] = Field(
+        "positives", description="Which rows get reasons; each takes as long as some thousand scores."
+    )
     score_at: TimeOfDay = Field("02:00", description="When the day's partition is requested.")
     ready_by: TimeOfDay = Field("08:00", description="When readers count on it.")
     timezone: str = "UTC"

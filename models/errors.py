@@ -7,6 +7,7 @@ TandemError
 │   └── ValueRejectedError         a value is missing, out of bounds or of the wrong type; carries every problem
 ├── ModelFileError              an ONNX file is corrupt, foreign, or not the one that was asked for
 ├── TrainingDataError           the examples cannot train a model
+├── OnboardingError             a file or a table cannot become a model as asked
 ├── LakehouseError              a table cannot be read or written as asked
 │   ├── TableNotFoundError
 │   ├── SnapshotNotFoundError
@@ -24,6 +25,7 @@ TandemError
 │   └── StoreMismatchError         the vectors were packed for another contract
 ├── ApiKeysError                API keys cannot be read, or would be needed
 ├── ModelNotServedError         a service was asked for a model, or a version of it, that runs elsewhere
+├── OverloadedError             a service has too much to do to take this too
 ├── PortTakenError              a service cannot listen where it is to
 ├── HomeError                   the home's configuration contradicts the settings
 ├── ImageError                  a container image cannot be built, or is not there
@@ -88,6 +90,10 @@ class ModelFileError(TandemError):
 
 class TrainingDataError(TandemError):
     """The examples cannot train a model."""
+
+
+class OnboardingError(TandemError):
+    """A file or a table cannot become a model as asked."""
 
 
 class LakehouseError(TandemError):
@@ -166,6 +172,10 @@ class ApiKeysError(TandemError):
 
 class ModelNotServedError(TandemError):
     """A service was asked for a model, or a version of it, that runs elsewhere."""
+
+
+class OverloadedError(TandemError):
+    """A service has too much to do to take this too."""
 
 
 class PortTakenError(TandemError):

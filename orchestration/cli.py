@@ -2,6 +2,7 @@
 
 import os
 import sys
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -56,6 +57,37 @@ def demo_weeks(
     from demo.weeks import run_weeks
 
     run_weeks(Settings(), weeks=weeks, rows=rows, seed=seed)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the model: lower-case letters, digits and underscores.")],
+    source: Annotated[str, typer.Option("--from", help="A CSV or Parquet file, or a table like silver.orders.")],
+    key: Annotated[str, typer.Option(help="Column that names the entity, like a customer's number.")],
+    label: Annotated[str, typer.Option(help="Column with the outcome: yes or no, 0 or 1, or two texts.")],
+    time: Annotated[str | None, typer.Option(help="Column that says when a row was true, if it has one.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The label's value that means yes, if it is not plain.")] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="A word that means there is no value. Can be repeated.")
+    ] = None,
+    replace: Annotated[bool, typer.Option(help="Write declaration and tables anew where they are there.")] = False,
+) -> None:
+    """Profile a file or a table, load it into Iceberg, and declare a model that works as it stands."""
+    from onboarding.profiling import Request
+    from orchestration.new_model import make_model
+
+    make_model(Settings(), Request(name, source, key, label, time, positive, tuple(missing or ()), replace))
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    stay: Annotated[bool, typer.Option(help="Leave the API running at the end, until Ctrl-C.")] = False,
+) -> None:
+    """Train a model, serve it, score today's rows, publish them, and prove that both lanes agree."""
+    from orchestration.whole_life import run_model
+
+    run_model(Settings(), model, stay=stay)
 
 
 @app.command()
@@ -177,6 +209,26 @@ def rollback_model(
         typer.echo(promotion_verbs.possible_model_rollbacks(settings, model))
         raise typer.Exit(1)
     typer.echo(promotion_verbs.roll_back_model(settings, model, to, reason, by))
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    key: Annotated[str | None, typer.Argument(help="Key of a row of the Gold table.")] = None,
+    day: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A published day; else the newest.")
+    ] = None,
+    features: Annotated[str | None, typer.Option(help="Instead of a key: values by feature name, in JSON.")] = None,
+    url: Annotated[str | None, typer.Option(help="Ask the service at this address, in place of the table.")] = None,
+    most: Annotated[int, typer.Option(help="How many features to show; the others are summed up.", min=1)] = 10,
+) -> None:
+    """Say why a row has its score: which features moved it most, and by how much."""
+    from rich.console import Console
+
+    from orchestration.explaining import explained, pictured
+
+    found = explained(Settings(), model, key, day.date() if day else None, features, url)
+    Console(width=None if sys.stdout.isatty() else 110).print(pictured(found, most))
 
 
 @app.command()

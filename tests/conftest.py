@@ -1,5 +1,6 @@
 """Homes on temporary folders: an empty one for each test, and one in which a model has lived, for all of them."""
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from assets.resources import Backends
 from backends.settings import Settings
@@ -15,6 +18,12 @@ from tests.lives import TODAY, Lived, declare, populate, reason_of, run_job, sil
 from tests.serving import free_port, running
 
 FOREIGN = ("TANDEM_", "DAGSTER_", "BENTOML_", "MLFLOW_", "PYICEBERG_", "AWS_")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported: to look through it again and again is a sixth of all CPU time."""
+    gc.freeze()
+    gc.set_threshold(2_000, 20, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,6 +35,23 @@ def _no_settings_of_the_developer() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Dagster and MLflow read a hundred files of migrations with each storage that they open; they stay the same."""
+    read = ScriptDirectory.from_config
+    folders: dict[str | None, ScriptDirectory] = {}
+
+    def remembered(config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in folders:
+            folders[place] = read(config)
+        return folders[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", remembered)
+        yield
+
+
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory) -> Path:
     """MLflow's database without any run: making one takes seconds, copying it none."""
@@ -34,20 +60,39 @@ def empty_mlflow(tmp_path_factory) -> Path:
     return settings.home / "mlflow.db"
 
 
-@pytest.fixture
-def home(tmp_path, empty_mlflow) -> Settings:
-    """Settings of an empty home, with an empty folder of declarations; nothing answers at its API's address."""
-    settings = Settings(
-        home=tmp_path / "home", models=tmp_path / "models", threads=2, api_url=f"http://127.0.0.1:{free_port()}"
-    )
+def _home(folder: Path, empty_mlflow: Path) -> Settings:
+    """Return settings of an empty home, with an empty folder of declarations; nothing answers at its API's address."""
+    settings = Settings(home=folder / "home", models=folder / "models", threads=2, api_url=_nobody())
     settings.home.mkdir()
     settings.models.mkdir()
     shutil.copyfile(empty_mlflow, settings.home / "mlflow.db")
     return settings
 
 
+def _nobody() -> str:
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def home(tmp_path, empty_mlflow) -> Settings:
+    """Settings of an empty home of the test's own."""
+    return _home(tmp_path, empty_mlflow)
+
+
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
+    with silent_instance() as instance:
+        yield instance
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory, empty_mlflow) -> Settings:
+    """Settings of an empty home for all tests of a module, of which each leaves the tables as they were."""
+    return _home(tmp_path_factory.mktemp("shared"), empty_mlflow)
+
+
+@pytest.fixture(scope="module")
+def shared_instance() -> Iterator[dg.DagsterInstance]:
     with silent_instance() as instance:
         yield instance
 

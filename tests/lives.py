@@ -4,7 +4,8 @@ Two models. `churn` is the demo's, with a small network: it trains. `tiny` is `t
 made by hand and promoted as it is, so that a night, a gate or a check can be tested without a training.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -124,6 +125,17 @@ def write_table(settings: Settings, table: str, *files: pa.Table) -> int:
         return write_files(lake, table, files).id
 
 
+@contextmanager
+def tables_as_they_were(settings: Settings) -> Iterator[None]:
+    """Forget afterwards what is written to the tables: the catalog points to the files that it pointed to before."""
+    catalog = settings.home / "catalog.db"
+    before = catalog.read_bytes()
+    try:
+        yield
+    finally:
+        catalog.write_bytes(before)
+
+
 def tiny_examples(rows: int = 2000, seed: int = 0) -> pa.Table:
     """Return customers whose outcomes are drawn from the tiny model's own scores: it ranks them and is calibrated."""
     table = customers(rows, seed=seed)
@@ -162,7 +174,7 @@ def run_job(
 ) -> dg.ExecuteInProcessResult:
     """Run a job of the settings' definitions, or only some of its assets (`a/b`); a failure is in the result."""
     return (
-        assemble(settings)
+        definitions_of(settings)
         .resolve_job_def(job)
         .execute_in_process(
             instance=instance,
@@ -171,6 +183,17 @@ def run_job(
             raise_on_error=False,
         )
     )
+
+
+_newest: dict[str, Any] = {}  # the location that was loaded last, and from what
+
+
+def definitions_of(settings: Settings) -> dg.Definitions:
+    """Return the settings' definitions, which are loaded once, as by Dagster, and again when a declaration changes."""
+    source = settings.model_copy(), {path.name: path.read_text() for path in settings.models.glob("*.yaml")}
+    if _newest.get("source") != source:
+        _newest.update(definitions=assemble(settings), source=source)
+    return _newest["definitions"]
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:

@@ -7,10 +7,11 @@ import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
 from models.contract import CATEGORIES, NUMBERS, CategoryFeature, Contract, Feature, NumberFeature
-from models.encoding import encode_arrow
+from models.encoding import encode_arrow, encode_rows
 from models.scoring import Scorer
 from models.training.graph import with_metadata
 from models.training.profiling import learn_profile
+from models.training.reference_rows import learn_reference
 
 FEATURES: dict[str, Feature] = {
     "tenure_months": NumberFeature(kind="number", min=0, max=600, description="Months since the first contract."),
@@ -77,9 +78,16 @@ def tiny_onnx(contract: Contract, seed: int = 0) -> bytes:
 
 
 def tiny_onnx_with_profile(contract: Contract, training: pa.Table, seed: int = 0) -> bytes:
-    """Return the same bytes with the profile of some rows in their metadata."""
+    """Return the same bytes with what training adds to their metadata: the profile and the reference of some rows."""
     onnx, rows = tiny_onnx(contract, seed), encode_arrow(contract, training)
-    return with_metadata(onnx, learn_profile(contract, rows, Scorer(onnx).score(rows)).to_metadata())
+    profile = learn_profile(contract, rows, Scorer(onnx).score(rows))
+    return with_metadata(onnx, profile.to_metadata() | learn_reference(contract, rows, seed).to_metadata())
+
+
+def tiny_onnx_with_reference(contract: Contract, seed: int = 0) -> bytes:
+    """Return the same bytes with a reference in their metadata, learnt from random rows: a model that gives reasons."""
+    rows = encode_rows(contract, tiny_rows(contract, 500, seed))
+    return with_metadata(tiny_onnx(contract, seed), learn_reference(contract, rows, seed).to_metadata())
 
 
 def _reach(number: NumberFeature) -> float:

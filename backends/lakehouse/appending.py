@@ -8,7 +8,7 @@ from pyiceberg.expressions import LessThan
 from pyiceberg.table import TableProperties
 
 from backends.lakehouse.catalog import Lakehouse
-from backends.lakehouse.commits import Change, commit_once, conflict, failures_named
+from backends.lakehouse.commits import Change, commit_once, conflict, failures_named, retried
 from backends.lakehouse.reading import Snapshot, prefixed, snapshot_of
 
 
@@ -27,12 +27,20 @@ def append(lake: Lakehouse, table: str, parts: Sequence[str], properties: dict[s
 
 
 def add_columns(lake: Lakehouse, table: str, schema: pa.Schema) -> None:
-    """Give the table the columns of `schema` that it has not; older rows have null there. Types are not compared."""
-    loaded = commit_once(lake.load(table))
-    missing = [field for field in schema if field.name not in loaded.schema().column_names]
-    if missing:
-        with failures_named(table), loaded.update_schema() as update:
-            update.union_by_name(pa.schema(missing))
+    """Give the table the columns of `schema` that it has not; older rows have null there. Types are not compared.
+
+    Others may do the same, or commit something else, at the same moment.
+    """
+
+    def add() -> None:
+        loaded = commit_once(lake.load(table))
+        there = {field.name for field in loaded.schema().fields}
+        if missing := [field for field in schema if field.name not in there]:
+            with loaded.update_schema() as update:
+                update.union_by_name(pa.schema(missing))
+
+    with failures_named(table):
+        retried(add)
 
 
 def drop_days(lake: Lakehouse, table: str, column: str, before: date) -> int:

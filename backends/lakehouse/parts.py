@@ -12,6 +12,7 @@ from pyiceberg.exceptions import CommitStateUnknownException
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PYARROW_PARQUET_FIELD_ID_KEY
 from pyiceberg.schema import Schema
+from pyiceberg.types import ListType, NestedField, StructType
 
 from backends.lakehouse.files import files_below
 from models.errors import LakehouseError
@@ -113,14 +114,15 @@ class Parts:
         """
         stream = files.enter_context(closing(self.io.new_output(address).create(overwrite=True)))
         integers = [name for name in self.distinct if pa.types.is_integer(self.schema.field(name).type)]
+        paths = [path for field in self.schema for path in paths_of(field)]
         scores = {name for name in self.distinct if pa.types.is_floating(self.schema.field(name).type)}
         writer = pq.ParquetWriter(
             stream,
             self.schema,
-            compression={name: "none" if name in scores else "zstd" for name in self.schema.names},
+            compression={path: "none" if path in scores else "zstd" for path in paths},
             max_rows_per_page=PAGE_ROWS,
             store_schema=False,
-            use_dictionary=[name for name in self.schema.names if name not in self.distinct],
+            use_dictionary=[path for path in paths if path not in self.distinct],
             column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED") or None,
         )
         return files.enter_context(writer)
@@ -158,6 +160,26 @@ def with_field_ids(schema: pa.Schema, table: Schema) -> pa.Schema:
 
     Columns that the table has not stay without: the commit refuses them by name.
     """
-    ids = {field.name: str(field.field_id) for field in table.fields}
-    fields = [f.with_metadata({PYARROW_PARQUET_FIELD_ID_KEY: ids[f.name]}) if f.name in ids else f for f in schema]
-    return pa.schema(fields)
+    there = {field.name: field for field in table.fields}
+    return pa.schema([_identified(f, there[f.name]) if f.name in there else f for f in schema])
+
+
+def _identified(field: pa.Field, there: NestedField) -> pa.Field:
+    """Give a field, and what is nested in it, the ids that they have in the table."""
+    kind = field.type
+    if isinstance(there.field_type, ListType):
+        kind = pa.list_(_identified(kind.value_field, there.field_type.element_field))
+    elif isinstance(there.field_type, StructType):
+        inner = {one.name: one for one in there.field_type.fields}
+        kind = pa.struct([_identified(one, inner[one.name]) for one in kind])
+    return field.with_type(kind).with_metadata({PYARROW_PARQUET_FIELD_ID_KEY: str(there.field_id)})
+
+
+def paths_of(field: pa.Field, below: str = "") -> list[str]:
+    """Return the names of a field's Parquet columns: its own, or those of what is nested in it."""
+    path = below + field.name
+    if pa.types.is_list(field.type):
+        return paths_of(field.type.value_field, f"{path}.list.")
+    if pa.types.is_struct(field.type):
+        return [found for one in field.type for found in paths_of(one, f"{path}.")]
+    return [path]

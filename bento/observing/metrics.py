@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from bento.lineage import Lineage
 
-STAGES = ("parse", "lookup", "score", "reply")
+STAGES = ("parse", "lookup", "score", "explain", "reply")
 PROTOCOLS = ("rest", "oip_rest", "oip_grpc")
 OUTCOMES = ("written", "dropped", "failed")  # of rows of the request log
 FLUSH_SECONDS = 1.0

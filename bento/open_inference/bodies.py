@@ -22,6 +22,7 @@ from bento.open_inference.tensors import (
     texts_of,
 )
 from bento.rest import parsed
+from bento.schema import REASONS
 
 _KINDS: Mapping[type, str] = {str: "a text", list: "a list", dict: "an object"}
 
@@ -33,6 +34,7 @@ class Asked(NamedTuple):
     tensors: list[Tensor]
     outputs: dict[str, bool]
     binary: bool  # for outputs that are not named
+    reasons: Any = None  # how many are asked for, as it came
 
 
 def read_request(body: bytes, header_length: str | None) -> Asked:
@@ -43,9 +45,10 @@ def read_request(body: bytes, header_length: str | None) -> Asked:
     raw = _Raw(body[end:])
     tensors = [_tensor(f"inputs[{i}]", described, raw) for i, described in enumerate(fields["inputs"])]
     raw.check_used_up()
-    binary = fields.get("parameters", {}).get("binary_data_output") is True
+    parameters = fields.get("parameters", {})
+    binary = parameters.get("binary_data_output") is True
     outputs = dict(_output(f"outputs[{i}]", named, binary) for i, named in enumerate(fields.get("outputs", [])))
-    return Asked(fields.get("id"), tensors, outputs, binary)
+    return Asked(fields.get("id"), tensors, outputs, binary, parameters.get(REASONS))
 
 
 def written_response(head: Mapping[str, Any], outputs: Sequence[Tensor], asked: Asked) -> tuple[bytes, int | None]:

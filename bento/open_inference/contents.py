@@ -14,6 +14,7 @@ from bento.open_inference.tensors import (
     tensor_of_elements,
     texts_of,
 )
+from bento.schema import REASONS
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -51,6 +52,15 @@ def outputs_in(request: Any) -> list[str]:
             raise refused(f"outputs.{output.name}.parameters", strange[0], "is not supported here", "Leave it out.")
         names.append(output.name)
     return names
+
+
+def reasons_in(request: Any) -> Any:
+    """Return how many reasons a request asks for, as it came; None when it does not."""
+    if REASONS not in request.parameters:
+        return None
+    parameter = request.parameters[REASONS]
+    kind = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, kind) if kind else None
 
 
 def head_of(head: Mapping[str, Any]) -> Any:

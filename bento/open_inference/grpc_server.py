@@ -20,7 +20,7 @@ from bento.guard.admission import INLINE_BYTES, Admission, until_it_waits
 from bento.guard.keys import KeyRing
 from bento.observing.watch import Watch
 from bento.observing.watcher import OIP_GRPC
-from bento.open_inference.contents import head_of, outputs_in, response_of, tensors_in
+from bento.open_inference.contents import head_of, outputs_in, reasons_in, response_of, tensors_in
 from bento.open_inference.inference import OpenInference
 from bento.open_inference.messages import METHODS, POOL, SERVICE
 from bento.open_inference.tensors import refused
@@ -203,7 +203,7 @@ class GrpcServer:
     async def _model_infer(self, request: Any, watch: Watch) -> Any:
         watch.request_id = request.id or uuid.uuid4().hex
         self._inference.check_served(request.model_name, request.model_version)
-        outputs = await self._inference.infer(tensors_in(request), outputs_in(request), watch)
+        outputs = await self._inference.infer(tensors_in(request), outputs_in(request), watch, reasons_in(request))
         raw = bool(request.raw_input_contents)
         return response_of(self._head, watch.request_id, outputs, raw)
 

@@ -7,10 +7,22 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pydantic_core import to_json
+
 from bento.observing.watch import Watch
 from bento.observing.watcher import Watcher
-from bento.open_inference.tensors import Described, Tensor, answered, inputs_of, outputs_of, requests_of, wanted
+from bento.open_inference.tensors import (
+    Described,
+    Tensor,
+    answered,
+    explained_outputs,
+    inputs_of,
+    outputs_of,
+    requests_of,
+    wanted,
+)
 from bento.predictor import Predictor
+from bento.schema import REASONS
 from models.errors import ModelNotServedError, TandemError, ValueRejectedError
 
 PLATFORM = "onnx_onnxv1"
@@ -74,14 +86,16 @@ class OpenInference:
         }
 
     async def infer(
-        self, tensors: Sequence[Tensor], requested: Sequence[str], watch: Watch | None = None
+        self, tensors: Sequence[Tensor], requested: Sequence[str], watch: Watch | None = None, reasons: Any = None
     ) -> list[Tensor]:
-        """Return the requested output tensors for the rows of the input tensors.
+        """Return the requested output tensors for the rows of the input tensors, and with `reasons` those of reasons.
 
         Raises what `wanted`, `requests_of` and `Predictor.predict_many` raise, and the first of what that returns.
         """
         outputs = wanted(self._outputs, requested)
         requests = requests_of(self.contract, tensors)
+        if reasons is not None:
+            requests = [{**request, REASONS: reasons} for request in requests]
         if len(requests) > INLINE_ROWS:
             outcomes = await asyncio.to_thread(self.predictor.predict_many, requests, watch, True)
         else:
@@ -89,7 +103,11 @@ class OpenInference:
         errors = {row: outcome for row, outcome in enumerate(outcomes) if isinstance(outcome, TandemError)}
         if errors:
             raise _one_of(errors, len(requests))
-        return answered(outputs, [outcome for outcome in outcomes if isinstance(outcome, dict)])
+        answers = [outcome for outcome in outcomes if isinstance(outcome, dict)]
+        if reasons:
+            answers = [{**answer, REASONS: to_json(answer[REASONS]).decode()} for answer in answers]
+            outputs += explained_outputs()
+        return answered(outputs, answers)
 
 
 def _shown(described: Iterable[Described]) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ class OpenInferenceRest:
         given_length = header_of(scope, HEADER_LENGTH.lower().encode())
         header_length = None if given_length is None else given_length.decode("latin-1")
         asked = read_request(await body_from(receive), header_length)
-        outputs = await self._inference.infer(asked.tensors, tuple(asked.outputs), watch)
+        outputs = await self._inference.infer(asked.tensors, tuple(asked.outputs), watch, asked.reasons)
         head = self._inference.head() | {"id": asked.id or watch.request_id}
         body, json_length = written_response(head, outputs, asked)
         if json_length is None:

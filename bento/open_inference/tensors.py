@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bento.schema import FEATURES, RECORD
+from bento.schema import FEATURES, REASONS, RECORD
 from models.contract import CategoryFeature, Contract, Feature, NumberFeature
 from models.errors import Problem, ValueRejectedError
 
@@ -63,6 +63,14 @@ def inputs_of(contract: Contract) -> dict[str, Described]:
         described += [Described(events.time, BYTES, events.time), Described(RECORD, "BOOL", RECORD)]
     described += [Described(name, kinds[feature.kind], name) for name, feature in contract.asked.features.items()]
     return {one.name: one for one in described}
+
+
+def explained_outputs() -> list[Described]:
+    """Return the tensors that an answer has beside them when reasons are asked for, each of shape [rows]."""
+    return [
+        Described("base_probability", "FP64", "base_probability"),
+        Described(REASONS, BYTES, REASONS),  # a JSON list for each row, as `/predict` has it
+    ]
 
 
 def outputs_of(contract: Contract) -> dict[str, Described]:

@@ -25,6 +25,7 @@ from models.training.layout import Layout, learn_layout
 from models.training.learners import Part
 from models.training.network import Network, logits, sigmoid, train_network
 from models.training.profiling import learn_profile
+from models.training.reference_rows import learn_reference
 from models.training.shared_columns import learn_groupings
 from models.training.split import Labels, Split, labels, split_examples
 from models.training.steps import sharp_steps
@@ -40,7 +41,7 @@ KeyType = Literal["integer", "string"]
 class Trained:
     """A float network as ONNX bytes, the rows that quantization and evaluation need, and how the training went."""
 
-    onnx: bytes  # precision float32, with its profile
+    onnx: bytes  # precision float32, with its profile and its reference
     contract: Contract
     split: Split
     calibration_rows: Encoded  # held out from teacher and network
@@ -101,8 +102,9 @@ def train(
         metrics = {name: _metrics(declaration, contract, test.y, s) for name, s in all_scores.items()}
     with _timed(seconds, "profile"):
         profile = learn_profile(contract, training.rows, scorer.score(training.rows))
+        reference = learn_reference(contract, training.rows, declaration.training.seed)
     return Trained(
-        onnx=with_metadata(onnx, contract.to_metadata() | profile.to_metadata()),
+        onnx=with_metadata(onnx, contract.to_metadata() | profile.to_metadata() | reference.to_metadata()),
         contract=contract,
         split=split,
         calibration_rows=calibration.rows,

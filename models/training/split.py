@@ -151,14 +151,16 @@ def _the_same_rows_each_time(declaration: Declaration, table: pa.Table, y: Label
     """Pick a share of each class, those with the lowest hashes of what stands in them.
 
     When rows are added, nearly all of those that were picked are again: what a champion has trained on does not judge
-    it.
+    it. Of rows that are alike, each copy is picked or not by itself: together they would all be on one side.
     """
-    from pandas.util import hash_pandas_object
+    from pandas import Series
+    from pandas.util import hash_array, hash_pandas_object
 
     names = [name for name in (*declaration.features, declaration.examples.label) if name in table.column_names]
     columns = pa.table({name: _hashable(table.column(name)) for name in names})  # who encodes tells which are missing
     hashes = hash_pandas_object(columns.to_pandas(), index=False).to_numpy()
-    order = np.argsort((hashes ^ np.uint64(method.seed)) * MIX, kind="stable")
+    copies = Series(hashes).groupby(hashes, sort=False).cumcount().to_numpy()
+    order = np.argsort((hashes ^ hash_array(copies) ^ np.uint64(method.seed)) * MIX, kind="stable")
     picked = np.zeros(len(y), np.bool_)
     for outcome in (0, 1):
         rows = order[y[order] == outcome]

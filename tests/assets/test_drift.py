@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 
 from assets.resources import Backends
-from orchestration.definitions import assemble
 from tests.backends.nights import customers, with_column
-from tests.lives import TINY, checks, declare, promoted, reason_of, run_job, write_table
+from tests.lives import TINY, checks, declare, definitions_of, promoted, reason_of, run_job, write_table
 from tests.tiny_model import tiny_contract, tiny_onnx_with_profile
 
 POPULATION = "silver.active_customers"
@@ -48,7 +47,7 @@ def drift(home, instance):
     """Materialize the drift of a day."""
 
     def look(day: date = FRIDAY) -> dg.ExecuteInProcessResult:
-        asset = assemble(home).get_assets_def(dg.AssetKey(["tiny", "drift"]))
+        asset = definitions_of(home).get_assets_def(dg.AssetKey(["tiny", "drift"]))
         return dg.materialize(
             [asset],
             instance=instance,

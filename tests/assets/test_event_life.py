@@ -15,7 +15,19 @@ from models.encoding import encode_arrow
 from models.scoring import Scorer
 from orchestration.definitions import assemble
 from tests.event_model import DECLARED, by_hand, event_contract, labelled_swipes
-from tests.lives import SMALL, TINY, checks, declare, materialized, merged, promoted, reason_of, run_job, write_table
+from tests.lives import (
+    SMALL,
+    TINY,
+    checks,
+    declare,
+    definitions_of,
+    materialized,
+    merged,
+    promoted,
+    reason_of,
+    run_job,
+    write_table,
+)
 
 FIRST, DAYS = date(2026, 10, 1), 45
 LAST = FIRST + timedelta(days=DAYS - 1)
@@ -25,7 +37,7 @@ TRAINING = ["swipes/training_set", "swipes/trained_model", "swipes/quantized_mod
 def run_days(settings, instance, first: date, last: date) -> dg.ExecuteInProcessResult:
     """Make the features of a range of days in one run, as a backfill does."""
     tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-    job = assemble(settings).resolve_job_def("swipes_features")
+    job = definitions_of(settings).resolve_job_def("swipes_features")
     return job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 

@@ -1,6 +1,7 @@
 """What watches a model of events: drift, outcomes, requests, costs and columns of its nights, by the event's key."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -14,6 +15,7 @@ from backends.engines import LocalEngine
 from backends.lakehouse.reading import partition_is
 from backends.nights import newest_night
 from backends.outcomes import ready_at, realised_outcomes
+from backends.settings import Settings
 from bento.observing.request_files import RequestFiles
 from bento.observing.request_log import Answered, RequestLog
 from bento.observing.watch import Scored
@@ -24,7 +26,7 @@ from orchestration.definitions import assemble
 from orchestration.lineage_events import Story, changes
 from tests.assets.test_event_life import TRAINING, run_days
 from tests.event_model import DECLARED, labelled_swipes
-from tests.lives import SMALL, checks, declare, merged, reason_of, run_job, write_table
+from tests.lives import SMALL, checks, declare, merged, reason_of, run_job, tables_as_they_were, write_table
 
 DAYS = 40
 LAST = datetime.now(UTC).date() - timedelta(days=1)  # scored in time: before its outcomes could be known
@@ -39,20 +41,29 @@ CHANGES = {
 WATCH = {"ops": {"swipes__outcomes": {"config": {"as_of": str(LAST + timedelta(days=7))}}}}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def home(shared_home) -> Settings:
+    return shared_home
+
+
+@pytest.fixture(scope="module")
+def instance(shared_instance) -> dg.DagsterInstance:
+    return shared_instance
+
+
+@pytest.fixture(scope="module")
 def declared(home) -> Declaration:
     examples = {"label": "is_fraud", "split": {"method": "stratified"}}  # the days may be of one month or of two
     return declare(home, merged(DECLARED, SMALL) | {"examples": examples}, **CHANGES)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def swipes() -> pa.Table:
     return labelled_swipes(4000, FIRST, DAYS)
 
 
-@pytest.fixture
-def scored(home, instance, declared, swipes) -> Declaration:
-    """A model of events with its first night, of the last day."""
+@pytest.fixture(scope="module")
+def first_night(home, instance, declared, swipes) -> Declaration:
     write_table(home, "silver.card_swipes", swipes.sort_by("swiped_at"))
     for run in (
         run_days(home, instance, FIRST, LAST),
@@ -61,6 +72,13 @@ def scored(home, instance, declared, swipes) -> Declaration:
     ):
         assert run.success, reason_of(run)
     return declared
+
+
+@pytest.fixture
+def scored(home, first_night) -> Iterator[Declaration]:
+    """A model of events with its first night, of the last day; what a test writes on top is forgotten."""
+    with tables_as_they_were(home):
+        yield first_night
 
 
 def facts_of(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, object]]:

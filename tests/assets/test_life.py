@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import numpy as np
@@ -12,18 +12,25 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from backends.batch_scoring import score_and_publish
+from backends.engines import LocalEngine
+from backends.lakehouse.catalog import Lakehouse
 from backends.night_drift import histograms_of
-from backends.nights import newest_night
+from backends.nights import Night, newest_night
 from bento.building.build import find_bento
 from bento.client import ApiClient
 from bento.lineage import MODEL_FILE
+from models.audit import Limits
 from models.encoding import encode_arrow
 from models.profile import profile_in
+from models.reference import METADATA_KEY as REFERENCE
 from models.scoring import Scorer, sha256_of
 from orchestration.definitions import assemble
+from tests.backends.nights import write_files
 from tests.lives import CUSTOMERS, EXAMPLES, TODAY, checks, materialized, reason_of
 
 GOLD = "gold.churn_predictions"
+EXPLAINED = 200  # customers
 SEEN_BY_SENSORS = {"api_answers", "is_ready_in_time"}
 
 
@@ -165,6 +172,8 @@ def test_both_files_carry_the_profile_of_the_training_rows_and_scores_of_their_o
     assert int8.score != floating.score
     rows = lived.facts("churn", "training_set")["training_rows"].value
     assert {sum(bins.counts) for bins in (*floating.all_bins, *int8.all_bins)} == {rows}
+    references = [Scorer(file).metadata[REFERENCE] for file in files]
+    assert references[0] == references[1]
 
 
 def test_the_night_was_counted_into_the_bins_of_the_file_that_scored_it(scorer, night):
@@ -331,6 +340,39 @@ def test_the_split_is_told_and_looks_into_the_future(lived):
     facts = {name: fact.value for name, fact in lived.facts("churn", "training_set").items()}
     assert facts["training_rows"] + facts["calibration_rows"] + facts["test_rows"] == EXAMPLES
     assert facts["train_months"].split(" to ")[1] < facts["test_months"].split(" to ")[0]
+
+
+# --- reasons ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_api_gives_the_reasons_that_a_night_writes_bit_for_bit(lived, champion, scorer, night, tmp_path):
+    with lived.backends.lakehouse() as lake:
+        customers = lake.read("silver.active_customers", snapshot_id=int(night.properties["source_snapshot"]))
+    some = customers.slice(0, EXPLAINED)
+    with Lakehouse.open(lived.settings.model_copy(update={"home": tmp_path})) as lake:
+        write_files(lake, "silver.some_customers", [some])
+        explained = Night(
+            population="silver.some_customers",
+            predictions="gold.explained",
+            rejects="gold.explained_rejects",
+            scorer=scorer,
+            version=champion.version,
+            scored_on=TODAY,
+            scored_at=datetime.now(UTC),
+            limits=Limits(max_shift=1000, max_rejected_share=0.1),
+            reasons=3,
+            reasons_for="all",
+        )
+        score_and_publish(lake, LocalEngine(1), explained)
+        batch = lake.read("gold.explained").sort_by("customer_id").to_pylist()
+    asked = [{"customer_id": row["customer_id"], "reasons": 3} for row in batch]
+    with ApiClient(lived.url) as client:
+        answers = [answer for i in range(0, EXPLAINED, 20) for answer in client.predict_many(asked[i : i + 20])]
+    assert len(answers) == len(batch) == EXPLAINED
+    for row, answer in zip(batch, answers, strict=True):
+        api = [(one["feature"], np.float32(one["contribution"]).tobytes()) for one in answer["reasons"]]
+        assert api == [(one["feature"], np.float32(one["contribution"]).tobytes()) for one in row["reasons"]]
+        assert np.float32(answer["probability"]) == np.float32(row["churn_probability"])
 
 
 def labels_of(bento) -> dict[str, str]:

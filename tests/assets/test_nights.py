@@ -13,7 +13,7 @@ from backends.nights import published_nights
 from orchestration.definitions import assemble
 from tests.backends.nights import customers, turn_back, with_column
 from tests.lives import TINY, checks, declare, materialized, promoted, reason_of, run_job, write_table
-from tests.tiny_model import tiny_contract
+from tests.tiny_model import tiny_contract, tiny_onnx_with_reference
 
 POPULATION, GOLD = "silver.active_customers", "gold.tiny_predictions"
 FRIDAY, SATURDAY = date(2026, 11, 20), date(2026, 11, 21)
@@ -66,6 +66,21 @@ def test_a_night_is_published_and_its_features_go_online(home, champion, populat
     assert materialized(result) == GOLD_AND_ONLINE
     assert gold_of(home)["customer_id"].to_pylist() == population["customer_id"].to_pylist()
     assert online_of(home)["rows"] == "600"
+
+
+def test_a_declaration_that_asks_for_reasons_gets_them_and_dagster_shows_the_column(home, instance):
+    declare(home, TINY, predictions={"reasons": 2, "reasons_for": "all"})
+    promoted(home, tiny_contract(), onnx=tiny_onnx_with_reference(tiny_contract()))
+    write_table(home, POPULATION, customers(30))
+    result = run_job(home, instance, "tiny_nightly", FRIDAY)
+    assert result.success, reason_of(result)
+    assert [len(reasons) for reasons in gold_of(home)["reasons"].to_pylist()] == [2] * 30
+    (made,) = [event for event in result.get_asset_materialization_events() if event.asset_key.path[-1] == GOLD[5:]]
+    facts = made.materialization.metadata
+    (shown,) = [column for column in facts["dagster/column_schema"].schema.columns if column.name == "reasons"]
+    assert shown.description == "The 2 features that moved the score most, in log-odds."
+    made_of = facts["dagster/column_lineage"].lineage.deps_by_column["reasons"]
+    assert {dependency.column_name for dependency in made_of} == set(TINY["features"])
 
 
 def test_a_rerun_replaces_its_day(home, population, scored):

@@ -9,8 +9,8 @@ import pytest
 
 from backends.engines import LocalEngine
 from backends.lakehouse.publishing import rollback
-from backends.night_drift import HISTOGRAMS, INDICES, drift_history, histograms_of, night_of
-from backends.nights import published_nights
+from backends.night_drift import HISTOGRAMS, INDICES, drift_history, histograms_of
+from backends.nights import night_of, published_nights
 from models import counting
 from models.drift import shift_index
 from models.encoding import encode_arrow

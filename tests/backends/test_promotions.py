@@ -244,6 +244,7 @@ class Reader:
                 self.seen.append(self.registry.champion(self.model).version)
             except TandemError as error:
                 self.seen.append(error)
+            time.sleep(0.002)  # without it, it takes more CPU time than those whom it watches
 
     def __enter__(self) -> "Reader":
         self.thread.start()

@@ -29,7 +29,7 @@ from models.errors import EngineError, LakehouseError, Problem, ValueRejectedErr
 from models.scoring import Scorer
 from tests.backends.nights import POPULATION, PREDICTIONS, REJECTS, customers, night, with_column, write_files
 from tests.spark_cluster import SMALL, Cluster, java_is_missing, running_cluster
-from tests.tiny_model import tiny_contract, tiny_onnx_with_profile
+from tests.tiny_model import tiny_contract, tiny_onnx_with_profile, tiny_onnx_with_reference
 
 pytest.importorskip("pyspark", reason="the spark extra is not installed")
 pytestmark = pytest.mark.skipif(java_is_missing(), reason="Spark needs Java")
@@ -324,6 +324,20 @@ def local(lake) -> Published:
 def test_a_night_on_spark_is_that_of_this_machine(lake, local, engine):
     spark = publish(lake, engine, SPARK_PREDICTIONS, SPARK_REJECTS)
     assert_the_same_night(lake, local, spark)
+
+
+def test_reasons_that_spark_gives_are_those_of_this_machine(lake, engine):
+    scorer = Scorer(tiny_onnx_with_reference(tiny_contract()))
+    limits = Limits(max_shift=0.25, max_rejected_share=0.01)
+    for one, predictions, rejects in (
+        (LocalEngine(2), PREDICTIONS, REJECTS),
+        (engine, SPARK_PREDICTIONS, SPARK_REJECTS),
+    ):
+        tonight = night(predictions=predictions, rejects=rejects, limits=limits, scorer=scorer, reasons=2)
+        score_and_publish(lake, one, tonight)
+    rows = rows_of(lake, PREDICTIONS, "customer_id")
+    assert any(rows["reasons"].to_pylist())
+    assert rows_of(lake, SPARK_PREDICTIONS, "customer_id").equals(rows)
 
 
 class HoldingEngine:

@@ -8,10 +8,13 @@ from dataclasses import asdict, replace
 import numpy as np
 import psutil
 import pytest
+from typer import BadParameter
 
+from benchmarks.api import main
 from benchmarks.api_bars import Bar, bars_of
 from benchmarks.api_load import write_bodies
 from benchmarks.api_pages import PAGE, filled, tables
+from benchmarks.api_requests import Repeated
 from benchmarks.api_rounds import Asked, Point, Record, measure, memory_of, percentiles, worker_of
 from benchmarks.api_systems import free_port
 from benchmarks.plots import waits
@@ -30,7 +33,8 @@ def null(tmp_path_factory):
     command = [sys.executable, "-m", "benchmarks.api_null", str(port)]
     with serving(command, os.environ, folder / "log", lambda: _listens(port)) as (pid, seconds):
         assert seconds > 0
-        yield Asked("http", port, "/", str(folder / "bodies"), pid, lambda answer: float(len(answer)), [2.0])
+        requests = Repeated(str(folder / "bodies"), [2.0])
+        yield Asked("http", port, "/", requests, pid, lambda answer: float(len(answer)))
 
 
 def _listens(port: int) -> bool:
@@ -59,8 +63,9 @@ def test_a_record_has_what_is_asked_of_it(records):
 
 
 def test_a_wrong_answer_ends_the_measurement(null):
-    wrong = replace(null, expected=[np.nextafter(np.float32(2), np.float32(3))])
-    with pytest.raises(TandemError, match=r"null on none answers 2\.0 for customer 0"):
+    path, _ = null.requests.bodies(0, 1)
+    wrong = replace(null, requests=Repeated(path, [np.nextafter(np.float32(2), np.float32(3))]))
+    with pytest.raises(TandemError, match=r"null on none answers 2\.0 to request 0 of its file"):
         measure(POINTS[1:], {("null", "none"): wrong}, 1, lambda _: None)
 
 
@@ -153,7 +158,9 @@ def facts() -> dict:
     machine = {"processor": "A CPU", "cores": 2, "instructions": ["avx2"], "python": "3.11", "versions": {"numpy": "2"}}
     return {
         "machine": machine,
+        "model": "churn",
         "rows": 5_000_000,
+        "what": "customers",
         "records": shown,
         "saturated": [record_of("tandem-rest", "lmdb", 0, connections=8)],
         "load": [record_of("null", "none", 1000)],
@@ -172,8 +179,26 @@ def test_the_tables_stand_between_their_markers_on_the_page(facts):
         filled("# A page", "a table")
 
 
+def test_each_model_has_markers_and_a_picture_of_its_own(facts):
+    of_fraud = tables(facts | {"model": "fraud", "rows": 2_000_000, "what": "card swipes"})
+    assert "2,000,000 card swipes; A CPU" in of_fraud
+    assert "(images/bench_api_fraud.png)" in of_fraud
+    assert "(images/bench_api.png)" in tables(facts)
+    page = "".join(f"<!-- {name}: begin -->\n<!-- {name}: end -->\n" for name in ("bench-api", "bench-api-fraud"))
+    both = filled(filled(page, "of fraud", "bench-api-fraud"), "of churn")
+    assert both.split("\n") == [
+        *("<!-- bench-api: begin -->", "", "of churn", "<!-- bench-api: end -->"),
+        *("<!-- bench-api-fraud: begin -->", "", "of fraud", "<!-- bench-api-fraud: end -->", ""),
+    ]
+
+
 @pytest.mark.parametrize("stores", [("lmdb",), ("lmdb", "redis")])
 def test_the_picture_has_a_panel_for_each_store(facts, tmp_path, stores):
     others = [record | {"store": store} for record in facts["records"] for store in stores if record["store"] != "none"]
     waits([*others, *(record for record in facts["records"] if record["store"] == "none")], tmp_path / "waits.png")
     assert (tmp_path / "waits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_that_the_demo_has_not_is_named():
+    with pytest.raises(BadParameter, match=r"no such model: nobody\. There are: churn, fraud"):
+        main(model="nobody")

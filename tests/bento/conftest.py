@@ -16,7 +16,7 @@ from models.contract import Contract
 from models.encoding import encode_rows
 from models.scoring import sha256_of
 from tests.serving import free_port, running
-from tests.tiny_model import tiny_contract, tiny_onnx, tiny_rows
+from tests.tiny_model import tiny_contract, tiny_onnx_with_reference, tiny_rows
 
 FRESH = np.datetime64(time.time_ns() // 1_000_000, "ms")
 STALE = FRESH - np.timedelta64(49, "h")  # the tiny contract allows 48
@@ -42,7 +42,7 @@ class Served:
 
 @pytest.fixture(scope="session")
 def onnx() -> bytes:
-    return tiny_onnx(tiny_contract())
+    return tiny_onnx_with_reference(tiny_contract())
 
 
 @pytest.fixture(scope="session")

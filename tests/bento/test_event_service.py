@@ -199,7 +199,7 @@ def test_the_service_says_what_it_asks_for_and_what_it_knows(clients):
     assert (online["source_snapshot"], online["history_until"]) == ("7", "2026-09-24T00:00:00.000000Z")
     assert client.get("/readyz").json()["ready"] is True
     schema = client.get("/docs.json").json()["components"]["schemas"]["PredictRequest"]
-    assert list(schema["properties"]) == [CARD, KEY, TIME, "features", "record"]
+    assert list(schema["properties"]) == [CARD, KEY, TIME, "features", "record", "reasons"]
     assert schema["required"] == [CARD, "features"]
 
 

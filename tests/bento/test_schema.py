@@ -10,7 +10,7 @@ from tests.tiny_model import tiny_contract
 
 def test_the_request_has_each_feature_with_its_bounds():
     schema = request_model(tiny_contract()).model_json_schema()
-    assert set(schema["properties"]) == {"customer_id", "features"}
+    assert set(schema["properties"]) == {"customer_id", "features", "reasons"}
     features = schema["$defs"]["Features"]["properties"]
     assert list(features) == ["tenure_months", "age_years", "balance", "plan", "channel"]
     assert (features["tenure_months"]["minimum"], features["tenure_months"]["maximum"]) == (0, 600)

@@ -7,14 +7,15 @@ check that runs with the asset which it follows is requested a second time.
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-from dagster._core.test_utils import freeze_time
+from dagster._core.test_utils import get_freezable_log_manager
 
 from backends.settings import Settings
 from orchestration.definitions import assemble
@@ -22,6 +23,7 @@ from tests.lives import reason_of
 
 logging.getLogger("dagster.automation_condition_tester").setLevel(logging.WARNING)
 
+LOG_MANAGER = get_freezable_log_manager()  # whose records have the stopped clock's time
 SOON = timedelta(minutes=1)  # how long a run takes, and until the next look
 
 
@@ -64,7 +66,15 @@ class Daemon:
     @contextmanager
     def clock(self) -> Iterator[None]:
         """Stop Dagster's clock at the present."""
-        with freeze_time(self.now):
+        now = self.now
+        stopped = {  # as Dagster's own `freeze_time`, whose mocks note each of a hundred thousand calls
+            "dagster._time._mockable_get_current_datetime": lambda: now,
+            "dagster._time._mockable_get_current_timestamp": now.timestamp,
+            "dagster._core.log_manager.DagsterLogManager": LOG_MANAGER,
+        }
+        with ExitStack() as stack:
+            for name, new in stopped.items():
+                stack.enter_context(patch(name, new))
             yield
 
     def look(self) -> dict[str | None, set[dg.AssetKey | dg.AssetCheckKey]]:
@@ -135,9 +145,9 @@ class Daemon:
 
 
 def _next_look(now: datetime) -> datetime:
-    """While nothing happens: on the hour in the nights of Europe, and hardly by day."""
+    """While nothing happens: when a night is due, now and then in the nights of Europe, and hardly by day."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    hours = (*range(1, 8), 13, 18, 24)
+    hours = (1, 2, 4, 7, 13, 24)
     return next(midnight + timedelta(hours=hour) for hour in hours if midnight + timedelta(hours=hour) > now)
 
 

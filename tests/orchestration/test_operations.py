@@ -7,10 +7,12 @@ from unittest.mock import patch
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
 from assets.resources import Backends
 from backends.lakehouse.orphans import plain
 from models.errors import DeclarationError, TandemError
+from orchestration.cli import app
 from orchestration.operations import possible_rollbacks, roll_back, tidy
 from tests.backends.nights import FRIDAY, PREDICTIONS
 from tests.backends.quick_nights import MONDAY, SCHEMA, SUNDAY, rows_of, three_nights
@@ -53,9 +55,11 @@ def test_the_verb_rollback_moves_main_and_says_what_it_did(home, nights):
     assert said["withdrawn_days"] == "2026-11-21, 2026-11-22"
 
 
-def test_the_verb_rollback_without_a_state_lists_them_and_does_nothing(home, nights):
-    done = tandem(home, "rollback", "tiny", "--reason", "scores are wrong")
-    assert done.returncode == 1
+def test_the_verb_rollback_without_a_state_lists_them_and_does_nothing(home, nights, monkeypatch):
+    monkeypatch.setenv("TANDEM_HOME", str(home.home))
+    monkeypatch.setenv("TANDEM_MODELS", str(home.models))
+    done = CliRunner().invoke(app, ["rollback", "tiny", "--reason", "scores are wrong"])
+    assert done.exit_code == 1, done.output
     assert done.stdout == possible_rollbacks(home, "tiny") + "\n"
     assert current(home) == nights[SUNDAY].id
 

@@ -22,7 +22,7 @@ from orchestration.definitions import assemble
 from orchestration.promotion_verbs import possible_model_rollbacks, possible_promotions, promote, roll_back_model
 from orchestration.promotions import model_rollback_name, move_config, promotion_name
 from tests.backends.nights import customers
-from tests.lives import ARTIFACT, TINY, declare, logged, promoted, reason_of, run_job, write_table
+from tests.lives import ARTIFACT, TINY, declare, definitions_of, logged, promoted, reason_of, run_job, write_table
 from tests.tiny_model import FEATURES, tiny_contract
 
 CHAMPION, POPULATION, GOLD = dg.AssetKey(["tiny", "champion"]), "silver.active_customers", "gold.tiny_predictions"
@@ -64,7 +64,7 @@ def run(home, tiny, instance):
     """Run a job with the config that a person types in the launchpad."""
 
     def run(job: str, to: int | None = None, reason: str = "holidays", by: str = "marta") -> Any:
-        definition = assemble(home).resolve_job_def(job)
+        definition = definitions_of(home).resolve_job_def(job)
         return definition.execute_in_process(
             run_config=move_config(job, to, reason, by), instance=instance, raise_on_error=False
         )

@@ -114,6 +114,19 @@ def test_rows_of_a_stratified_test_set_stay_there_when_others_are_added(declarat
     assert set(shuffled[split_examples(declared, table.take(pa.array(shuffled))).test]) == now
 
 
+def test_rows_that_are_alike_are_on_both_sides_of_a_stratified_split(declaration, examples):
+    declared, few = declaration(examples=STRATIFIED), examples(40)
+    many = pa.concat_tables([few] * 50)
+    in_test = np.zeros(len(many), np.bool_)
+    in_test[split_examples(declared, many).test] = True
+    shares = in_test.reshape(50, 40).mean(0)  # of the copies of each row
+    assert shares.min() > 0.05
+    assert shares.max() < 0.5
+    more = pa.concat_tables([few] * 60)  # with more copies of each, those of before are where they were
+    again = split_examples(declared, more).test
+    assert np.isin(np.flatnonzero(in_test), again).mean() > 0.8
+
+
 def test_a_value_that_goes_missing_moves_no_other_row_out_of_a_stratified_test_set(declaration, examples):
     declared, table = declaration(examples=STRATIFIED), examples(3000)
     before = split_examples(declared, table).test

@@ -1,7 +1,7 @@
 """Take the pictures of the documentation from the running UI: `make screenshots`.
 
-Needs Debian's chromium. The first time, a home is made for it (`docs.screenshots_home`), which takes some minutes.
-Dagster's web server and the API are started on loopback, and stopped again.
+Needs Debian's chromium. The first time, a home is made for it (`docs.making.screenshots_home`): some
+minutes. Dagster's web server and the API are started on loopback, and stopped again.
 """
 
 import json
@@ -22,11 +22,11 @@ from urllib.request import Request, urlopen
 from rich.console import Console
 
 from backends.settings import ROOT, Settings
-from demo.progress import Stages
 from demo.run import Demo
-from docs.browser import Browser, browser
-from docs.screenshots_home import Homes, ready_homes
+from docs.making.browser import Browser, browser
+from docs.making.screenshots_home import Homes, ready_homes
 from orchestration.home import prepare
+from orchestration.progress import Stages
 
 IMAGES = ROOT / "docs" / "images"
 LOAD_SECONDS = 120
@@ -74,14 +74,15 @@ def take_all(settings: Settings, only: Sequence[str] = ()) -> None:
             chromium.open(demo.as_uri(), *svg_size(demo))
             chromium.picture(IMAGES / "demo.png")
         with web_server(homes.lived) as url:
-            _take(chromium, url, PAGES, only)
+            take(chromium, url, PAGES, only)
         with web_server(homes.refused, homes.dagster_of_refused) as url:
-            _take(chromium, url, REFUSED, only)
+            take(chromium, url, REFUSED, only)
         if _wanted("api", only):
             _take_api(chromium, homes)
 
 
-def _take(chromium: Browser, url: str, pages: dict[str, Page], only: Sequence[str]) -> None:
+def take(chromium: Browser, url: str, pages: dict[str, Page], only: Sequence[str]) -> None:
+    """Take pictures of pages that a running server has: all, or some by their names."""
     folded = False
     for name, page in pages.items():
         if _wanted(name, only):

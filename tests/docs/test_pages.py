@@ -5,13 +5,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import typer
 
 from backends.settings import ROOT, Settings
-from docs.declaration_reference import reference
+from docs.making.declaration_reference import reference
+from docs.making.pages import PAGES
 from models.declaration import load_declarations
 from orchestration.cli import app
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+VERBS = typer.main.get_command(app).commands
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -69,12 +71,15 @@ def test_commands_are_those_of_the_makefile(page, targets):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_verbs_are_those_of_the_command_line(page):
+def test_verbs_and_their_options_are_those_of_the_command_line(page):
     """They stand where commands do, with or without their folder."""
-    verbs = set(re.findall(r"(?:`|^)(?:\.venv/bin/)?tandem ([a-z-]+)", page.read_text(), re.MULTILINE))
-    assert verbs <= {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    found = re.findall(r"(?:`|^)(?:\.venv/bin/)?tandem ([a-z-]+)((?:\\\n|[^`\n])*)", page.read_text(), re.MULTILINE)
+    for verb, rest in found:
+        assert verb in VERBS
+        options = {option for parameter in VERBS[verb].params for option in parameter.opts}
+        assert set(re.findall(r" (--[a-z-]+)", rest.partition("#")[0])) <= options | {"--help"}, verb
     if page.name == "promotion.md":
-        assert {"promote", "rollback-model", "rollback"} <= verbs
+        assert {"promote", "rollback-model", "rollback"} <= {verb for verb, _ in found}
 
 
 def test_make_help_lists_every_target(targets):

@@ -1,4 +1,4 @@
-"""The demo's progress: a line for each stage, with what Dagster is doing in it."""
+"""The progress of what runs in this process: a line for each stage, with what Dagster is doing in it."""
 
 import logging
 from collections.abc import Iterator
@@ -72,9 +72,9 @@ class Stages:
                     text = meta.get("orig_message", "") if event is None else ""
                     stages._current.say(f"{step} {text}".strip())
 
-        @dg.logger(description="Shows what runs in the demo's progress.")
+        @dg.logger(description="Shows what runs in the progress.")
         def shown(_: dg.InitLoggerContext) -> logging.Logger:
-            logger = logging.Logger("demo", logging.INFO)
+            logger = logging.Logger("progress", logging.INFO)
             logger.addHandler(Handler())
             return logger
 

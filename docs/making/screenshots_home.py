@@ -16,14 +16,14 @@ from assets.metadata import table_key
 from assets.sources import report_tables
 from backends.engines import LocalEngine
 from backends.settings import Settings
-from demo.jobs import run_job, succeeded
 from demo.lake import CUSTOMERS, EXAMPLES, write_chunks, write_examples
 from demo.living_population import Campaign, living_customers
 from demo.population import Chunk
-from demo.progress import Stages
 from demo.run import MODEL, Demo
 from orchestration.definitions import assemble
 from orchestration.home import prepare
+from orchestration.progress import Stages
+from orchestration.runs import run_job, succeeded
 
 ROWS, LABELLED, SEED, NIGHTS = 200_000, 60_000, 7, 14
 CALM_NIGHTS = 5  # before the population begins to change

@@ -1,0 +1,137 @@
+"""Why a published row has its score, or a row that stands nowhere would have one: from the bytes that scored it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from backends.gold_tables import PARTITION
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.reading import Snapshot, is_one_of, partition_is
+from backends.nights import newest_night, published_nights
+from backends.registry import Registry
+from models.contract import Contract
+from models.declaration import Declaration
+from models.encoding import Encoded, encode_arrow, encode_rows
+from models.errors import ContractError, EntityNotFoundError, Problem, SnapshotNotFoundError, ValueRejectedError
+from models.event_rules import EVENT_DAY
+from models.reasons import Explainer, values_of
+from models.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One score and its reasons, for a person."""
+
+    what: str  # which row of which model
+    probability: float
+    decision: bool
+    threshold: float
+    base_probability: float
+    reasons: list[tuple[str, Any, float]]  # feature, value, contribution in log-odds; the largest first
+    published: float | None = None  # the score in the Gold table
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the score is the published one, bit for bit; True where none was published."""
+        return self.published is None or np.float32(self.published) == np.float32(self.probability)
+
+
+def explain_published(
+    lake: Lakehouse, registry: Registry, declaration: Declaration, key: str, day: date | None = None
+) -> Explanation:
+    """Explain what stands in the Gold table for a key: by the version that scored it, from the rows that it read.
+
+    `day` is a published day, the newest by default. Raises `SnapshotNotFoundError` for a day that was not published,
+    `EntityNotFoundError` for a key without a row, `ContractError` for what is no key.
+    """
+    night = _night(lake, declaration, day)
+    version = registry.version(declaration.name, int(night.properties["model_version"]))
+    scorer = Scorer(registry.read_version(version), night.properties["model_sha256"])
+    contract, scored_on = scorer.contract, date.fromisoformat(night.properties["scored_on"])
+    where = is_one_of(contract.row_key, _typed(contract, key))
+    gold = lake.read(
+        declaration.predictions_table, [contract.output], night.id, partition_is(PARTITION, scored_on) & where
+    )
+    if not len(gold):
+        raise EntityNotFoundError(
+            f"{declaration.predictions_table} has no row of {scored_on} for {contract.row_key} {key}. Check the key; "
+            f"rows that were refused are in {declaration.rejects_table}."
+        )
+    if declaration.events:
+        where = partition_is(EVENT_DAY, scored_on) & where
+    rows = lake.read(declaration.scored_table, list(contract.features), int(night.properties["source_snapshot"]), where)
+    what = f"{contract.model} version {version.version}: {contract.row_key} {key} on {scored_on}"
+    return _explained(scorer, encode_arrow(contract, rows), what, gold[contract.output][0].as_py())
+
+
+def explain_features(registry: Registry, model: str, features: str) -> Explanation:
+    """Explain the champion's score of a JSON object by feature name; `ValueRejectedError` for what does not fit."""
+    version = registry.champion(model)
+    scorer = Scorer(registry.read_version(version), version.sha256)
+    rows = encode_rows(scorer.contract, [json_object(features)])
+    return _explained(scorer, rows, f"{model} version {version.version}: the given features")
+
+
+def explanation_of(answer: Mapping[str, Any], what: str) -> Explanation:
+    """Read what a service has answered to a request that asks for reasons."""
+    return Explanation(
+        what,
+        answer["probability"],
+        answer["decision"],
+        answer["threshold"],
+        answer["base_probability"],
+        [(reason["feature"], reason["value"], reason["contribution"]) for reason in answer["reasons"]],
+    )
+
+
+def _explained(scorer: Scorer, row: Encoded, what: str, published: float | None = None) -> Explanation:
+    scores, values = scorer.score(row), values_of(scorer.contract, row)
+    (reasons,) = Explainer(scorer).explain(row[:1], scores[:1])
+    return Explanation(
+        what,
+        float(scores[0]),
+        bool(scorer.decide(scores)[0]),
+        scorer.contract.decision_threshold,
+        reasons.base_probability,
+        [(name, values[name], contribution) for name, contribution in reasons.most(len(values))],
+        published,
+    )
+
+
+def _night(lake: Lakehouse, declaration: Declaration, day: date | None) -> Snapshot:
+    table = declaration.predictions_table
+    newest = newest_night(lake, table)
+    if day is None:
+        return newest
+    nights = published_nights(lake, table)
+    if day.isoformat() not in nights:
+        shown = ", ".join(sorted(nights, reverse=True)[:8])
+        raise SnapshotNotFoundError(f"Table {table!r} has no published night of {day}. Its newest days: {shown}.")
+    return nights[day.isoformat()]
+
+
+def _typed(contract: Contract, key: str) -> list[int] | list[str]:
+    if contract.row_key_type == "string":
+        return [key]
+    try:
+        return [int(key)]
+    except ValueError as error:
+        raise ContractError(
+            f"{contract.row_key} {key!r} is no key of {contract.model}: give a whole number."
+        ) from error
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Read values by feature name; `ValueRejectedError` for what is no JSON object."""
+    remedy = 'Give values by feature name, like {"tenure_months": 3}.'
+    try:
+        read = json.loads(text)
+    except ValueError as error:
+        raise ValueRejectedError([Problem("features", text, f"is not JSON: {error}", remedy)]) from error
+    if not isinstance(read, dict):
+        raise ValueRejectedError([Problem("features", read, "is not a JSON object", remedy)])
+    return read

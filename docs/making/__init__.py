@@ -1,0 +1,1 @@
+"""What makes the documentation: pictures, generated pages, the site. The documentation itself is beside this folder."""

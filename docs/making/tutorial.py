@@ -1,0 +1,149 @@
+"""Follow `docs/tutorial.md` as a reader does, and write into it what really came out: `python -m docs.making.tutorial`.
+
+It lives in a folder of its own below TANDEM_HOME, made anew each time, and takes some minutes. Blocks of commands and
+of Python are run; the block of text or JSON behind one gets its output, and the block of YAML gets the declaration.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from rich.console import Console
+from rich.text import Text
+
+from backends.settings import ROOT, Settings
+from docs.making.browser import browser
+from docs.making.pages import BLOCK, SHELL
+from docs.making.screenshots import IMAGES, Page, svg_size, take, web_server
+
+PAGE = ROOT / "docs" / "tutorial.md"
+MODEL, URL = "leaving", "http://127.0.0.1:3003"
+WIDTH, START_SECONDS = 112, 60
+SCREEN = "run.svg"  # what `tandem run` shows at its end
+PAGES = {
+    "tutorial_lineage": Page(
+        f"/asset-groups?expanded=global@global:{MODEL},global@global:silver",
+        2300,
+        1150,
+        (),
+        (380, 112, 84, 0),
+        crop=True,
+    ),
+    "tutorial_gold": Page(f"/assets/gold/{MODEL}_predictions?view=overview", 1500, 1300),
+}
+
+
+class Reader:
+    """Who follows the page, in a folder in which it looks as in the repository."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(
+            ROOT / "models", folder / "models", ignore=lambda _, names: [n for n in names if n == "training"]
+        )
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        self.folder, self.said = folder, ""
+        self.settings = Settings(home=folder / ".tandem", models=folder / "models")
+
+    @property
+    def alone(self) -> Settings:
+        """The same home, as if there was no other model: pictures need not show those."""
+        folder = self.folder / "alone"
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(self.settings.models / f"{MODEL}.yaml", folder / f"{MODEL}.yaml")
+        return self.settings.model_copy(update={"models": folder})
+
+    def follow(self, language: str, text: str) -> str:
+        """Do what a block asks for, or return what it should show instead."""
+        if language == "yaml":
+            return (self.settings.models / f"{MODEL}.yaml").read_text()
+        if language == "json":
+            return json.dumps(json.loads(self.said), indent=2) + "\n"
+        if language == "text":
+            return self.said
+        if language == "python":
+            self.said = self._run(".venv/bin/python", "-c", text)
+        elif language in SHELL and not text.startswith("make "):
+            self.said = self._type(text)
+        return text
+
+    def _type(self, command: str) -> str:
+        print(command, end="", flush=True)
+        if command.startswith("curl"):
+            with self._service():
+                return self._run("sh", "-c", f"{command.strip()} --silent")
+        if command.strip().endswith(f"tandem run {MODEL}"):
+            said = self._run("sh", "-c", f"FORCE_COLOR=1 {command}")
+            keep(said[said.rindex("\n", 0, said.index("╭")) + 1 :], self.folder / SCREEN)
+            return said
+        return self._run("sh", "-c", command)
+
+    def _run(self, *command: str) -> str:
+        environment = {**os.environ, "TANDEM_HOME": str(self.settings.home), "TANDEM_MODELS": str(self.settings.models)}
+        environment |= {"COLUMNS": str(WIDTH), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        lines = done.stdout.replace(f"{self.folder}/", "").splitlines()
+        return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
+
+    @contextmanager
+    def _service(self) -> Iterator[None]:
+        environment = {**os.environ, "TANDEM_HOME": str(self.settings.home), "TANDEM_MODELS": str(self.settings.models)}
+        command = [str(ROOT / ".venv" / "bin" / "tandem"), "serve", MODEL]
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as service:
+            try:
+                _wait_for(f"{URL}/livez")
+                yield
+            finally:
+                service.terminate()
+                service.wait(30)
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with urlopen(url, timeout=5):  # noqa: S310  loopback
+                return
+        except (URLError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def keep(said: str, path: Path) -> None:
+    """Keep a screen as a picture."""
+    with (path.parent / "screen.txt").open("w") as nowhere:
+        recorder = Console(record=True, width=WIDTH, file=nowhere)
+        recorder.print(Text.from_ansi(said.rstrip("\n")))
+        recorder.save_svg(str(path), title=f"tandem run {MODEL}")
+
+
+def take_pictures(reader: Reader) -> None:
+    """Take the page's pictures: of the screen, and of Dagster."""
+    with browser() as chromium:
+        screen = reader.folder / SCREEN
+        chromium.open(screen.as_uri(), *svg_size(screen))
+        chromium.picture(IMAGES / "tutorial_run.png")
+        with web_server(reader.alone) as url:
+            take(chromium, url, PAGES, ())
+
+
+def main(folder: Path) -> None:
+    """Follow the page, write it anew, and take its pictures."""
+    reader, page = Reader(folder), PAGE.read_text()
+    PAGE.write_text(BLOCK.sub(lambda found: f"```{found[2]}\n{reader.follow(found[2], found[3])}```", page))
+    take_pictures(reader)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if sys.argv[1:] else Settings().home / "tutorial")

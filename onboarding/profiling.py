@@ -1,0 +1,149 @@
+"""What a source holds: its key, time and label, its columns over all rows, and what is wrong with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from models.declaration import RESERVED
+from models.errors import OnboardingError
+from onboarding.columns import Column, column_of
+from onboarding.findings import Finding, findings_of
+from onboarding.outcomes import Outcome, outcome_of
+from onboarding.readings import Reading, key_reading, reading_of, settled
+from onboarding.rows import Label, Mask, Rows, kept_rows, label_of
+from onboarding.sources import named, positions
+from onboarding.staging import Frequencies, Staged
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for."""
+
+    name: str
+    source: str
+    key: str
+    label: str
+    time: str | None = None
+    positive: str | None = None
+    missing: tuple[str, ...] = ()
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """The source as it was found."""
+
+    staged: Staged
+    key: Column
+    time: Column | None
+    columns: Sequence[Column]  # candidates for features, in the order of the source
+    outcome: Outcome
+    label: Label
+    population: Mask | None
+    findings: Sequence[Finding]
+
+    @property
+    def rows(self) -> Rows:
+        """The rows as they are loaded."""
+        columns = [*self.columns, self.key, *([self.time] if self.time else [])]
+        loadable = sorted((c for c in columns if c.reading.kind != "other"), key=lambda column: column.position)
+        return Rows(self.staged, loadable, self.label, self.staged.position(self.outcome.column))
+
+    @property
+    def scored(self) -> int:
+        """How many rows the population has."""
+        return self.staged.rows if self.population is None else int(self.population.sum())
+
+
+def profile(staged: Staged, request: Request) -> Profiled:
+    """Look at every column, over all rows."""
+    key, label = named(staged, "--key", request.key), named(staged, "--label", request.label)
+    time = named(staged, "--time", request.time) if request.time else None
+    _different(key, label, time)
+    if key in RESERVED:
+        staged, key = _renamed(staged, key)
+    if time is None:
+        staged = staged.without_repeated_rows(staged.position(key))
+    label_position = staged.position(label)
+    outcome = outcome_of(label, staged.words(label_position), request.positive)
+    columns = _columns(staged, staged.position(key), label_position, outcome, request.missing)
+    by_name = {column.name: column for column in columns}
+    key_column, time_column = _key(by_name[key]), _time(by_name[time]) if time else None
+    candidates = [column for column in columns if column.name not in (key, time)]
+    return Profiled(
+        staged,
+        key_column,
+        time_column,
+        candidates,
+        outcome,
+        label_of(outcome),
+        kept_rows(staged, key_column, time_column),
+        findings_of(candidates, outcome, staged),
+    )
+
+
+def _renamed(staged: Staged, key: str) -> tuple[Staged, str]:
+    """Give a key another name that requests and answers use themselves."""
+    other = f"{key}_key"
+    if other in staged.names:
+        raise OnboardingError(f"--key {key!r} is a name that answers use themselves. Rename the column.")
+    names = [other if name == key else name for name in staged.names]
+    return staged.with_names(names, f"column {key!r} is {other!r}: answers use that name themselves"), other
+
+
+def _different(key: str, label: str, time: str | None) -> None:
+    if len({key, label, time}) < 3:
+        raise OnboardingError(
+            f"--key {key!r}, --label {label!r} and --time {time!r} name one column twice. Each has a column of its own."
+        )
+
+
+def _columns(staged: Staged, key: int, label: int, outcome: Outcome, missing: Sequence[str]) -> list[Column]:
+    """Count and read column by column; those whose numbers could be two wait until all others are known."""
+    readings: dict[int, Reading] = {}
+    columns: dict[int, Column] = {}
+
+    def counted(position: int) -> Frequencies:
+        return staged.frequencies(position, label, outcome.positive, outcome.negative)
+
+    for position in (position for position in positions(staged) if position != label):
+        found = counted(position)
+        reading = key_reading(found.values) if position == key else reading_of(found.values, missing)
+        readings[position] = reading
+        if not reading.open_to:
+            columns[position] = column_of(staged.names[position], position, reading, found)
+    for position, reading in zip(readings, settled(list(readings.values()), staged.delimiter), strict=True):
+        if position not in columns:
+            columns[position] = column_of(staged.names[position], position, reading, counted(position))
+    return [columns[position] for position in readings]
+
+
+def _key(column: Column) -> Column:
+    """Keep whole numbers and texts: what a contract can be asked for."""
+    if column.is_text or (column.is_number and pa.types.is_integer(column.type)):
+        return column
+    raise OnboardingError(
+        f"--key {column.name!r} holds {column.type} values, like {column.values[0].as_py()!r}: a key is a whole number "
+        "or a text. Name another column, or write it as text."
+    )
+
+
+def _time(column: Column) -> Column:
+    if column.reading.kind != "date":
+        shown = ", ".join(repr(value) for value in column.values[:3].to_pylist())
+        raise OnboardingError(
+            f"--time {column.name!r} holds {shown}: no dates that are understood. Write them like 2026-11-28 or "
+            "2026-11-28 10:30:00, or leave --time out."
+        )
+    if column.reading.form and column.reading.other_form:
+        forms = f"{column.reading.form.name} and {column.reading.other_form.name}"
+        raise OnboardingError(
+            f"--time {column.name!r} holds dates that {forms} both fit, like {column.values[0].as_py()}. Write them "
+            "like 2026-11-28."
+        )
+    if column.absent.rows:
+        raise OnboardingError(
+            f"--time {column.name!r} is missing in {column.absent.rows:,} rows. Fill it in, or leave those rows out."
+        )
+    return column

@@ -1,0 +1,82 @@
+"""Files as they come: encodings, delimiters, quotes; and what cannot be read is refused with its row."""
+
+import gzip
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import OnboardingError
+from onboarding.csv_files import CsvRows, sniff
+from tests.onboarding.tables import write_csv
+
+TABLE = {"id": ["1", "2", "3"], "Größe": ["a;b", 'say "hi"', "two\nlines"], "x": ["1,5", "", "|"]}
+
+
+def rows_of(path) -> dict[str, list[str]]:
+    form = sniff(path)
+    table = pa.Table.from_batches(CsvRows(path, form).batches())
+    return dict(zip(form.header, (column.to_pylist() for column in table.columns), strict=True))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_every_encoding_and_delimiter_is_found(tmp_path, encoding, delimiter):
+    assert rows_of(write_csv(tmp_path / "t.csv", TABLE, delimiter, encoding)) == TABLE
+
+
+def test_windows_lines_and_quotes_everywhere_are_read(tmp_path):
+    assert rows_of(write_csv(tmp_path / "t.csv", TABLE, lineterminator="\r\n", quoting=1)) == TABLE
+
+
+def test_a_packed_file_is_read(tmp_path):
+    plain = write_csv(tmp_path / "t.csv", TABLE)
+    packed = tmp_path / "t.csv.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert rows_of(packed) == TABLE
+
+
+def test_what_is_said_of_a_file_names_encoding_and_separator(tmp_path):
+    assert sniff(write_csv(tmp_path / "t.csv", TABLE, ";", "cp1252")).described == "cp1252, separated by semicolon"
+
+
+def test_quotes_within_a_field_are_letters(tmp_path):
+    (tmp_path / "t.csv").write_text('id,size\n1,5" pipe\n2,3 cm\n')
+    assert rows_of(tmp_path / "t.csv")["size"] == ['5" pipe', "3 cm"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b"id,x\n1,2\n3\n4,5,6\n", "2 rows without 2 fields"),
+        (b"id,x\n1,2\n3\n4,5,6\n", "row 3 has 1: '3'; row 4 has 3: '4,5,6'"),
+        (b'id,x\n1,"2\n3,4\n5,6\n', "quotation mark that is never closed"),
+        (b"id,x\n1,\x00\x00\n", "zero bytes"),
+        (b"\xff\xfeid,x\xff", "Export it again as UTF-8"),  # says UTF-16, but ends within a letter
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_place_and_a_remedy(tmp_path, content, said):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(OnboardingError, match=said):
+        rows_of(tmp_path / "t.csv")
+
+
+def test_a_packed_file_that_is_cut_short_is_refused(tmp_path):
+    packed = gzip.compress(write_csv(tmp_path / "t.csv", TABLE).read_bytes())
+    (tmp_path / "t.csv.gz").write_bytes(packed[:-9])
+    with pytest.raises(OnboardingError, match="cannot be unpacked"):
+        rows_of(tmp_path / "t.csv.gz")
+
+
+letters = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(letters, letters), min_size=1, max_size=20), st.sampled_from(",;\t|"))
+def test_whatever_stands_in_a_file_comes_out_of_it(tmp_path_factory, rows, delimiter):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    table = {"id": [str(n) for n in range(len(rows))], "a": [a for a, _ in rows], "b": [b for _, b in rows]}
+    assert rows_of(write_csv(path, table, delimiter, quoting=1)) == table

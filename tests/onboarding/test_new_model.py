@@ -1,0 +1,197 @@
+"""From a file or a table to Iceberg and a declaration, and back out of it: nothing half-made, nothing lost."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from backends.lakehouse.catalog import Lakehouse
+from backends.settings import Settings
+from models.declaration import load_declaration
+from models.errors import LakehouseError, OnboardingError
+from onboarding import new_model
+from tests.lives import write_table
+from tests.onboarding.tables import changed, customers, made_from, with_column, write_csv
+
+ROWS = with_column(customers(), "joined", lambda n, _: f"2026-{1 + n % 6:02d}-10")
+
+
+@pytest.fixture
+def csv(tmp_path):
+    return write_csv(tmp_path / "t.csv", ROWS)
+
+
+def tables(settings: Settings) -> dict[str, pa.Table]:
+    with Lakehouse.open(settings) as lake:
+        names = lake.catalog.list_tables("silver") if lake.catalog.namespace_exists("silver") else []
+        return {name[-1]: lake.read(".".join(name)) for name in names}
+
+
+def test_what_stands_in_a_file_stands_in_the_tables(home, csv):
+    made = made_from(home, csv)
+    loaded = tables(home)
+    examples = loaded["m_examples"].to_pydict()
+    assert {name: examples[name] for name in ("customer_id", "age", "spend", "plan", "left")} == {
+        name: values for name, values in ROWS.items() if name != "joined"
+    }
+    assert [str(day) for day in examples["joined"]] == ROWS["joined"]
+    assert loaded["m_population"].column_names == [name for name in ROWS if name != "left"]
+    assert len(loaded["m_population"]) == 600
+    assert list((home.scratch).iterdir()) == []
+    assert made.declaration == load_declaration(home.models / "m.yaml")
+
+
+def test_the_declaration_says_why(home, csv):
+    text = made_from(home, csv).path.read_text()
+    for said in (
+        f"# {ROWS['left'].count('yes')} positive",
+        "the usual word",
+        "# joined  date:",
+        "best F1 of a quick baseline",
+        "chance",
+    ):
+        assert said in text
+    assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_gates_are_below_what_the_baseline_reaches(home, csv):
+    made = made_from(home, csv)
+    assert 0.8 < made.declaration.gates.min_auc < made.baseline.auc
+    assert 0.05 < made.declaration.decision_threshold < 0.95
+
+
+def test_with_a_time_the_latest_months_are_the_test_set(home, csv):
+    made = made_from(home, csv, time="joined")
+    split = made.declaration.examples.split
+    assert (split.method, split.test_months) == ("time", 1)
+    assert "the latest 1 calendar months, 17% of the examples" in made.path.read_text()
+
+
+def test_each_model_gets_a_port_of_its_own(home, csv):
+    ports = [made_from(home, csv, name=name).declaration.api.port for name in ("a", "b")]
+    assert ports == [3001, 3002]
+
+
+def test_a_parquet_file_keeps_its_types_and_what_no_table_holds_is_said(home, tmp_path):
+    table = pa.table(ROWS).append_column("nested", pa.array([[1]] * 600))
+    table = table.append_column("short", pa.array([n % 7 for n in range(600)], pa.int16()))
+    pq.write_table(table, tmp_path / "t.parquet")
+    made = made_from(home, tmp_path / "t.parquet")
+    assert {"age", "spend", "plan", "short"} == set(made.declaration.features)
+    assert any("nested" in note for note in made.draft.notes)
+
+
+@pytest.mark.parametrize("dtype", [pa.bool_(), pa.int8(), pa.float64()])
+def test_a_parquet_label_of_any_type_keeps_its_outcomes(home, tmp_path, dtype):
+    outcomes = [value == "yes" for value in ROWS["left"]]
+    known = [outcome if n % 5 else None for n, outcome in enumerate(outcomes)]
+    table = pa.table(ROWS).drop_columns(["left"])
+    label = pa.array([None if outcome is None else int(outcome) for outcome in known]).cast(dtype)
+    pq.write_table(table.append_column("left", label), tmp_path / "t.parquet")
+    made_from(home, tmp_path / "t.parquet")
+    examples = tables(home)["m_examples"].select(["customer_id", "left"]).to_pylist()
+    expected = dict(zip(ROWS["customer_id"], known, strict=True))
+    assert {row["customer_id"]: bool(row["left"]) for row in examples} == {
+        key: outcome for key, outcome in expected.items() if outcome is not None
+    }
+
+
+def test_a_table_that_can_be_used_as_it_is_is_not_copied(home, csv):
+    made_from(home, csv)
+    made = made_from(home, "silver.m_examples", name="n")
+    assert made.declaration.examples.table == made.declaration.scored_table == "silver.m_examples"
+    assert set(tables(home)) == {"m_examples", "m_population"}
+
+
+def test_a_table_that_needs_it_is_copied_and_that_is_said(home):
+    half = ROWS | {"left": [value if n % 2 else "" for n, value in enumerate(ROWS["left"])]}
+    write_table(home, "silver.theirs", pa.table(half))
+    made = made_from(home, "silver.theirs")
+    assert made.declaration.examples.table == "silver.m_examples"
+    assert "silver.theirs is copied, since 'left' is missing in some rows" in made.path.read_text()
+    assert len(tables(home)["m_examples"]) == 300
+
+
+def test_nothing_is_overwritten_unless_asked(home, csv):
+    before = made_from(home, csv).path.read_text()
+    with pytest.raises(OnboardingError, match="--replace writes it anew"):
+        made_from(home, csv)
+    (home.models / "m.yaml").unlink()
+    with pytest.raises(LakehouseError, match=r"silver.m_population and silver.m_examples already. --replace"):
+        made_from(home, csv)
+    assert not (home.models / "m.yaml").exists()
+    assert made_from(home, csv, replace=True).path.read_text() == before
+
+
+def test_a_replaced_table_has_the_new_columns_and_types_and_keeps_the_old_rows(home, csv, tmp_path):
+    made_from(home, csv)
+    with Lakehouse.open(home) as lake:
+        old = lake.snapshot("silver.m_examples")
+    other = with_column(changed(ROWS, "age", lambda age: f"{age}.5"), "size", lambda n, _: n % 3)
+    del other["plan"]
+    made_from(home, write_csv(tmp_path / "other.csv", other), replace=True)
+    with Lakehouse.open(home) as lake:
+        now = lake.read("silver.m_examples")
+        assert len(lake.read("silver.m_examples", ("customer_id",), old.id)) == 600
+    assert set(now.column_names) == set(other)
+    assert now["age"].to_pylist() == [float(age) for age in other["age"]]
+
+
+def test_a_table_without_a_feature_is_refused_and_says_why(home, tmp_path):
+    table = {name: ROWS[name] for name in ("customer_id", "joined", "left")}
+    with pytest.raises(OnboardingError, match=r"no column left .* 'joined' \(date: "):
+        made_from(home, write_csv(tmp_path / "t.csv", table))
+
+
+def test_a_key_of_fractions_is_refused(home, tmp_path):
+    pq.write_table(pa.table(ROWS), tmp_path / "t.parquet")
+    with pytest.raises(OnboardingError, match="a key is a whole number or a text"):
+        made_from(home, tmp_path / "t.parquet", key="spend")
+
+
+def test_a_key_that_answers_use_themselves_is_renamed(home, tmp_path):
+    table = {("model" if name == "customer_id" else name): values for name, values in ROWS.items()}
+    made = made_from(home, write_csv(tmp_path / "t.csv", table), key="model")
+    assert made.declaration.entity_key == "model_key"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("a: b", "#1"), ("- x", "yes"), ("'q' \"d\"", "{[,]}"), ("#", "nil"), ("ü € 😀", "tab\there"), ("true", "0x1F")],
+)
+def test_whatever_stands_in_names_and_values_the_declaration_can_be_read(home, tmp_path, name, value):
+    table = with_column(ROWS, name, lambda n, _: value if n % 2 else f"{value} too")
+    made = made_from(home, write_csv(tmp_path / "t.csv", table))
+    assert set(made.declaration.features[name].values) == {value, f"{value} too"}
+
+
+def test_a_failure_while_loading_leaves_no_table_no_declaration_and_no_scratch(home, csv, monkeypatch):
+    def broken(*_: object) -> None:
+        raise OnboardingError("the disk is full")
+
+    monkeypatch.setattr("onboarding.rows.Label.read", broken)  # the examples fail when the population is written
+    monkeypatch.setattr(new_model, "declare", _without_a_sample(new_model.declare))
+    with pytest.raises(OnboardingError, match="the disk is full"):
+        made_from(home, csv)
+    assert tables(home) == {}
+    assert not list(home.models.iterdir())
+    assert list(home.scratch.iterdir()) == []
+
+
+def _without_a_sample(declare):
+    """Declare as if from a clean run: the sample reads labels too."""
+    from onboarding import declaring
+    from onboarding.baseline import Baseline
+
+    def quick(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(declaring, "_sample", lambda _: None)
+            patch.setattr(declaring, "measure", lambda *_: Baseline(0.8, 600, 0.5, 0.5, 0.5))
+            return declare(*arguments)
+
+    return quick
+
+
+def test_a_broken_neighbour_is_named_before_anything_is_read(home, csv):
+    (home.models / "other.yaml").write_text("name: other")
+    with pytest.raises(OnboardingError, match="Another declaration is broken"):
+        made_from(home, csv)
