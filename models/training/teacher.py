@@ -117,8 +117,9 @@ def fit_teacher(
     if count < 2:
         raise TrainingDataError(f"The rarer outcome has {rarest} training rows, but needs at least 2: add examples.")
     splits = list(StratifiedKFold(count, shuffle=True, random_state=training.seed).split(rows.numbers, y))
-    kinds = _kinds(rows, size_of(y) >= MANY_ROWS, training, budget)
-    with _pool(count) as pool, threadpool_limits(1, user_api="blas"):
+    many = size_of(y) >= MANY_ROWS
+    kinds = _kinds(rows, many, training, budget)
+    with _pool(count if many else 1) as pool, threadpool_limits(1, user_api="blas"):
 
         def fold_of(split: tuple[Positions, Positions]) -> Fold:
             inside, outside = (Part(rows[part], y[part]) for part in split)
