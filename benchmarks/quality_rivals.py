@@ -12,7 +12,7 @@ import numpy.typing as npt
 from models.encoding import Encoded
 from models.scoring import Scores
 from models.training.split import Labels
-from models.training.teacher import fit_plain_trees
+from models.training.trees import fit_plain_trees
 
 Matrix = npt.NDArray[np.float32]
 Rival = Callable[[Encoded, Labels, Encoded, int], Scores]

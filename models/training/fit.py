@@ -29,7 +29,8 @@ from models.training.reference_rows import learn_reference
 from models.training.shared_columns import learn_groupings
 from models.training.split import Labels, Split, labels, split_examples
 from models.training.steps import sharp_steps
-from models.training.teacher import Teacher, fit_plain_trees, fit_teacher
+from models.training.teacher import Teacher, fit_teacher
+from models.training.trees import fit_plain_trees
 
 TOLERANCE = 1e-5  # between the ONNX graph's probabilities and the trainer's own
 

@@ -1,4 +1,4 @@
-"""The learners that the teacher blends: boosted trees, an additive line over pieces of numbers, a network of its own.
+"""Learners that the teacher blends with boosted trees (`trees`): an additive line over pieces of numbers, a network.
 
 Each learns from some rows and is judged on others, and what it has learnt is a function from rows to scores. Trees are
 good at steps and at what only counts together, the line at what is smooth and adds up, the network at what is smooth
@@ -10,28 +10,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from models.contract import Contract, NumberFeature
 from models.encoding import Encoded
 from models.scoring import ROWS_PER_CALL, Scores
-from models.training.budget import MANY_ROWS, size_of
 from models.training.graph import Encode, Layer, dense_encoder
 from models.training.layout import learn_layout
 from models.training.network import LEAST_EPOCHS, logits, sigmoid, train_network
 from models.training.rates import Rates, cross_fitted, learn_rates, many_valued
 from models.training.split import Labels
 
-SHALLOW = 4  # leaves
-MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
 MOST_PIECES, FEWEST_BINS, MOST_BINS = 300, 6, 32  # of the line and the network: bins by how many numbers share them
 MOST_ROWS = 50_000  # that a line and a network learn from: of more, so many drawn ones
 MOST_COLUMNS = 600  # up to which Newton's method is the faster way to a line
 HIDDEN = (128, 32)
 
-Table = npt.NDArray[np.float32]
 Score = Callable[[Encoded], Scores]
 
 
@@ -72,72 +66,6 @@ def with_rates(contract: Contract, count: int) -> Contract:
         return contract
     numbers = {f"rate {i}": NumberFeature(kind="number") for i in range(count)}
     return Contract.model_validate(contract.model_dump() | {"features": contract.features | numbers})
-
-
-# --- trees ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Trees:
-    """Fitted boosted trees, and of each category the codes that they know."""
-
-    ensemble: HistGradientBoostingClassifier
-    codes: list[npt.NDArray[np.int32]]
-
-    def __call__(self, rows: Encoded) -> Scores:
-        """Return probabilities, float32 [rows]."""
-        return self.ensemble.predict_proba(tree_table(rows, self.codes))[:, 1].astype(np.float32)  # type: ignore[no-any-return]
-
-
-def fit_trees(fold: Fold, leaves: int, iterations: int, seed: int) -> Trees:
-    """Boost trees with early stopping on the rows outside.
-
-    Shallow ones read categories of many values by their rates alone; deep ones find what a value means where.
-    """
-    rows, y = fold.inside
-    codes = known_codes(rows, fold.rates.categories if leaves <= SHALLOW else ())
-    trees = HistGradientBoostingClassifier(
-        learning_rate=(2 if size_of(y) >= MANY_ROWS else 1) * (0.1 if leaves <= SHALLOW else 0.05),
-        max_leaf_nodes=leaves,
-        min_samples_leaf=20,
-        l2_regularization=1.0,
-        max_features=0.7,
-        max_iter=iterations,
-        early_stopping=True,
-        categorical_features=categorical(rows),
-        random_state=seed,
-    )
-    outside = tree_table(fold.outside.rows, codes)
-    return Trees(trees.fit(tree_table(rows, codes), y, X_val=outside, y_val=fold.outside.y), codes)
-
-
-def categorical(rows: Encoded) -> list[int]:
-    """Return which columns of `tree_table` are categories."""
-    numbers, categories = rows.numbers.shape[1], rows.categories.shape[1]
-    return list(range(numbers, numbers + categories))
-
-
-def known_codes(rows: Encoded, without: tuple[int, ...] = ()) -> list[npt.NDArray[np.int32]]:
-    """Return the most frequent codes of each category; none of those left out."""
-    known = []
-    for j, codes in enumerate(rows.categories.T):
-        distinct, counts = np.unique(codes, return_counts=True)
-        known.append(distinct[np.argsort(-counts, kind="stable")[: MOST_CODES * (j not in without)]])
-    return known
-
-
-def tree_table(rows: Encoded, known: list[npt.NDArray[np.int32]]) -> Table:
-    """Put numbers and known codes side by side, float32 [rows, features]; NaN is missing."""
-    numbers = rows.numbers.shape[1]
-    table = np.empty((len(rows), numbers + len(known)), np.float32)
-    table[:, :numbers] = rows.numbers
-    for j, codes in enumerate(known):
-        column = rows.categories[:, j]
-        table[:, numbers + j] = np.where(np.isin(column, codes), column, np.nan)
-    return table
-
-
-# --- line and network -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""The teacher: learners of several kinds, cross-fitted and blended, whose scores the network learns; the yardstick.
-
-The yardstick is scikit-learn's boosted trees with their defaults: every network is reported beside them.
-"""
+"""The teacher: learners of several kinds, cross-fitted and blended, whose scores the network learns."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -23,22 +20,10 @@ from models.errors import TrainingDataError
 from models.scoring import Scores
 from models.training.blend import Blend, fit_blend
 from models.training.budget import MANY_ROWS, Budget, budget_of, size_of
-from models.training.learners import (
-    SHALLOW,
-    Fold,
-    Part,
-    Schooling,
-    Score,
-    Trees,
-    categorical,
-    fit_line,
-    fit_network,
-    fit_trees,
-    known_codes,
-    tree_table,
-)
+from models.training.learners import Fold, Part, Schooling, Score, fit_line, fit_network
 from models.training.rates import many_valued
 from models.training.split import Labels
+from models.training.trees import SHALLOW, Trees, fit_trees
 
 # What each kind of learner is tried with on the first fold; the best goes on.
 DEEP, DEEP_OF_MANY = (7, 15, 31), (15, 31)  # leaves
@@ -111,36 +96,56 @@ def fit_teacher(
     What a learner is tried with is chosen on the first fold. Rare outcomes get fewer folds, so that each has some;
     `TrainingDataError` when not even two do.
     """
-    rarest = int(min(y.sum(), len(y) - y.sum()))
-    budget = budget_of(training, y)
-    count = min(budget.teacher_folds, rarest)
-    if count < 2:
-        raise TrainingDataError(f"The rarer outcome has {rarest} training rows, but needs at least 2: add examples.")
-    splits = list(StratifiedKFold(count, shuffle=True, random_state=training.seed).split(rows.numbers, y))
-    many = size_of(y) >= MANY_ROWS
+    budget, many = budget_of(training, y), size_of(y) >= MANY_ROWS
+    splits = _splits(rows, y, budget.teacher_folds, training.seed)
     kinds = _kinds(rows, many, training, budget)
-    with _pool(count if many else 1) as pool, threadpool_limits(1, user_api="blas"):
+    with _pool(len(splits) if many else 1) as pool, threadpool_limits(1, user_api="blas"):
 
         def fold_of(split: tuple[Positions, Positions]) -> Fold:
             inside, outside = (Part(rows[part], y[part]) for part in split)
             return Fold.of(contract, inside, outside, training.seed)
 
         folds = list(pool.map(fold_of, splits))
-        tried = [(kind, choice) for kind in kinds for choice in kind.choices]
-        first = list(pool.map(lambda one: one[0].fit(folds[0], one[1]), tried))
-        best = _best(folds[0], tried, first)
-        chosen = {kind.name: tried[at][1] for kind, at in zip(kinds, best, strict=True)}
+        first = _best_of_each(kinds, folds[0], pool)
+        chosen = {name: choice for name, (choice, _) in first.items()}
         progress(f"teacher: {', '.join(f'{name} {choice}' for name, choice in chosen.items())} are best on fold 1")
-        wanted = [(kind, fold) for fold in folds[1:] for kind in kinds]
-        others = list(pool.map(lambda one: one[0].fit(one[1], chosen[one[0].name]), wanted))
-    learnt = [[first[at] for at in best], *(others[i : i + len(kinds)] for i in range(0, len(others), len(kinds)))]
+        wanted = [(kind.fit, fold, chosen[kind.name]) for fold in folds[1:] for kind in kinds]
+        others = list(pool.map(lambda one: one[0](*one[1:]), wanted))
+    learnt = [[score for _, score in first.values()]]
+    learnt += [others[start : start + len(kinds)] for start in range(0, len(others), len(kinds))]
     pupils = [Pupil(fold, scores) for fold, scores in zip(folds, learnt, strict=True)]
-    unseen = [outside for _, outside in splits]
+    return _blended(pupils, y, [outside for _, outside in splits], chosen, progress)
+
+
+def _splits(rows: Encoded, y: Labels, folds: int, seed: int) -> list[tuple[Positions, Positions]]:
+    rarest = int(min(y.sum(), len(y) - y.sum()))
+    if rarest < 2:
+        raise TrainingDataError(f"The rarer outcome has {rarest} training rows, but needs at least 2: add examples.")
+    stratified = StratifiedKFold(min(folds, rarest), shuffle=True, random_state=seed)
+    return list(stratified.split(rows.numbers, y))
+
+
+def _best_of_each(kinds: Sequence[Kind], fold: Fold, pool: ThreadPoolExecutor) -> dict[str, tuple[Any, Score]]:
+    """Return, for each kind, the choice with the least log-loss on the rows outside, and the learner."""
+    tried = [(kind, choice) for kind in kinds for choice in kind.choices]
+    fitted = list(pool.map(lambda one: one[0].fit(fold, one[1]), tried))
+    rows, y = fold.outside
+    losses = [float(log_loss(y, score(rows).astype(np.float64))) for score in fitted]
+    best: dict[str, tuple[Any, Score]] = {}
+    for at in sorted(range(len(tried)), key=losses.__getitem__):
+        kind, choice = tried[at]
+        best.setdefault(kind.name, (choice, fitted[at]))
+    return {kind.name: best[kind.name] for kind in kinds}
+
+
+def _blended(
+    pupils: list[Pupil], y: Labels, unseen: list[Positions], chosen: dict[str, Any], progress: Progress
+) -> Teacher:
     with threadpool_limits(1, user_api="blas"):
         out_of_fold = _out_of_fold(pupils, unseen, len(y))
     blend = fit_blend(out_of_fold, y)
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(chosen, blend.weights, strict=True))
-    progress(f"teacher: weights of the learners on {count} folds: {weights}")
+    progress(f"teacher: weights of the learners on {len(pupils)} folds: {weights}")
     return Teacher(pupils, blend, blend.mix(out_of_fold), unseen, chosen)
 
 
@@ -165,15 +170,6 @@ def _kinds(rows: Encoded, many: bool, training: Training, budget: Budget) -> lis
     ]
 
 
-def _best(fold: Fold, tried: list[tuple[Kind, Any]], fitted: list[Score]) -> list[int]:
-    """Return, for each kind in order, the position of the learner with the least log-loss on the rows outside."""
-    rows, y = fold.outside
-    losses: dict[str, list[tuple[float, int]]] = {}
-    for at, ((kind, _), score) in enumerate(zip(tried, fitted, strict=True)):
-        losses.setdefault(kind.name, []).append((float(log_loss(y, score(rows).astype(np.float64))), at))
-    return [min(found)[1] for found in losses.values()]
-
-
 def _out_of_fold(pupils: list[Pupil], unseen: list[Positions], rows: int) -> list[Scores]:
     """Return the scores of each kind, float32 [rows], that the fold gave which had not seen the row."""
     together = [np.empty(rows, np.float32) for _ in pupils[0].scores]
@@ -181,28 +177,6 @@ def _out_of_fold(pupils: list[Pupil], unseen: list[Positions], rows: int) -> lis
         for scores, score in zip(together, pupil.scores, strict=True):
             scores[outside] = score(pupil.fold.outside.rows)
     return together
-
-
-# --- the yardstick --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PlainTrees:
-    """Boosted trees with scikit-learn's defaults."""
-
-    trees: Trees
-
-    def score(self, rows: Encoded) -> Scores:
-        """Return probabilities, float32 [rows]."""
-        return self.trees(rows)
-
-
-def fit_plain_trees(rows: Encoded, y: Labels, seed: int) -> PlainTrees:
-    """Fit scikit-learn's boosted trees with its defaults: the yardstick beside which every network is reported."""
-    codes = known_codes(rows)
-    trees = HistGradientBoostingClassifier(categorical_features=categorical(rows), random_state=seed)
-    with threadpool_limits(None if len(rows) >= MANY_ROWS else 1, user_api="openmp"):
-        return PlainTrees(Trees(trees.fit(tree_table(rows, codes), y), codes))
 
 
 def _pool(jobs: int) -> ThreadPoolExecutor:

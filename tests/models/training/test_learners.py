@@ -4,7 +4,8 @@ import pytest
 from models.contract import CategoryFeature, NumberFeature
 from models.encoding import Encoded
 from models.training import learners
-from models.training.learners import Fold, Part, Schooling, fit_line, fit_network, fit_trees, with_rates
+from models.training.learners import Fold, Part, Schooling, fit_line, fit_network, with_rates
+from models.training.trees import fit_trees
 
 FIRST = Schooling(4, 0, 0.1, 0.01)
 

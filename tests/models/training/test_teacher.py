@@ -6,8 +6,10 @@ from models.contract import CategoryFeature, NumberFeature
 from models.declaration import Training
 from models.encoding import Encoded
 from models.errors import TrainingDataError
+from models.training.budget import MANY_ROWS
 from models.training.distillation import lesson, recombine
-from models.training.teacher import MANY_ROWS, fit_plain_trees, fit_teacher
+from models.training.teacher import fit_teacher
+from models.training.trees import fit_plain_trees
 
 BUDGET = Training(teacher_folds=3, teacher_iterations=20, row_presentations=20_000)
 CODES = 400  # more than the trees can tell apart
