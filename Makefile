@@ -58,6 +58,9 @@ bench-batch: setup ## the night beside its kernel and its rivals: ROWS=5000000 (
 bench-growth: setup ## the night from one to twenty million customers, beside its kernel (6 minutes)
 	@$(BIN)/python -m benchmarks.growth $(if $(JSON),--json $(JSON))
 
+bench-quality: setup ## the network beside boosted trees, on every table in reach (50 minutes); see docs/quality.md
+	@$(BIN)/python -m benchmarks.quality $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY)) $(if $(SPLITS),--splits $(SPLITS))
+
 bench-api: setup ## the API over REST and gRPC, beside its floor and MLflow's server (MODEL=fraud: card swipes): ROWS=5000000 (12 minutes)
 	@$(BIN)/python -m benchmarks.api --model $(MODEL) $(if $(filter-out file,$(origin ROWS)),--rows $(ROWS)) $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS),--seconds $(SECONDS))
 

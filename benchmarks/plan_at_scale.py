@@ -49,6 +49,7 @@ from models.contract import Contract
 from models.declaration import load_declaration
 from models.encoding import encode_arrow
 from models.scoring import Scorer
+from models.training.bins import bins_by_need
 from models.training.fit import contract_of
 from models.training.graph import build_graph
 from models.training.layout import learn_layout
@@ -471,7 +472,8 @@ def _untrained_scorer() -> Scorer:
     """
     contract, network = _contract(), load_declaration(Settings().models / "churn.yaml").network
     rows = encode_arrow(contract, active_customers(Chunk(0, 20_000), seed=0, as_of=DAY))
-    layout, rng = learn_layout(contract, rows, network.bins), np.random.default_rng(0)
+    bins = network.bins or bins_by_need(rows.numbers)
+    layout, rng = learn_layout(contract, rows, bins), np.random.default_rng(0)
     widths = [layout.width, *network.hidden, 1]
     layers = [
         (rng.normal(0, inputs**-0.5, (inputs, outputs)).astype(np.float32), np.zeros(outputs, np.float32))

@@ -147,7 +147,7 @@ def _fit_trees(table: npt.NDArray[np.float32], y: Labels, numbers: int, seed: in
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    from models.training.teacher import MANY_ROWS
+    from models.training.budget import MANY_ROWS
 
     kept = (y == 1) | (np.random.default_rng(seed).random(len(y)) < OTHERS_KEPT)
     categorical = list(range(numbers, table.shape[1]))

@@ -97,17 +97,32 @@ class Network(Frozen):
     """The network's shape."""
 
     hidden: tuple[Annotated[int, Field(ge=4, le=1024)], ...] = Field((128, 32), min_length=1, max_length=4)
-    bins: int = Field(24, ge=2, le=256, description="Pieces that a number's range is cut into (piecewise linear).")
+    bins: int | None = Field(
+        None,
+        ge=2,
+        le=256,
+        description="Pieces that a number's range is cut into (piecewise linear). Default: by need.",
+    )
 
 
 class Training(Frozen):
     """The training budget."""
 
     seed: int = 0
-    teacher_folds: int = Field(5, ge=2, le=10)
+    teacher_folds: int | None = Field(None, ge=2, le=10, description="Default: 5; 3 from 50,000 training rows.")
     teacher_iterations: int = Field(1000, ge=1, le=10_000, description="Most boosting rounds for each teacher.")
-    synthetic_rows: int = Field(60_000, ge=0, le=10_000_000, description="Recombined rows that the teacher labels.")
-    row_presentations: int = Field(1_500_000, ge=1000, description="Rows shown to the network, at least 4 epochs.")
+    synthetic_rows: int | None = Field(
+        None,
+        ge=0,
+        le=10_000_000,
+        description="Recombined rows that the teacher labels. Default: 60,000; 150,000 from 30,000 training rows.",
+    )
+    row_presentations: int | None = Field(
+        None,
+        ge=1000,
+        description="Rows shown to the network, at least 4 epochs. Default: 1,500,000, or twice as many from 30,000 "
+        "training rows on.",
+    )
 
 
 class Int8Limits(Frozen):

@@ -3,10 +3,13 @@
 After Hinton et al., "Distilling the Knowledge in a Neural Network" (2015).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from models.encoding import Encoded
 from models.scoring import Scores
+from models.training.grouping import Grouping, unknowing
 from models.training.split import Labels
 from models.training.teacher import Teacher
 
@@ -14,15 +17,19 @@ TRUTH = 0.3  # weight of the outcome in a real row's target; the rest is the tea
 MOST_REPLACED = 0.4  # a synthetic row takes each feature from another row at a rate of up to this
 
 
-def lesson(rows: Encoded, y: Labels, teacher: Teacher, synthetic_rows: int, seed: int) -> tuple[Encoded, Scores]:
-    """Return the rows to learn from, the training rows first, and their targets, float32 [rows] in [0, 1]."""
+def lesson(
+    rows: Encoded, y: Labels, teacher: Teacher, groupings: Sequence[Grouping], synthetic_rows: int, seed: int
+) -> tuple[Encoded, Scores]:
+    """Return the rows to learn from, the training rows first, and their targets, float32 [rows] in [0, 1].
+
+    The training rows do not know from the columns that their categories share how they came out (`unknowing`).
+    """
     real = np.float32(TRUTH) * y + np.float32(1 - TRUTH) * teacher.out_of_fold
+    shown = unknowing(rows, groupings, teacher.folds)
     if not synthetic_rows:
-        return rows, real
+        return shown, real
     synthetic = recombine(rows, synthetic_rows, seed)
-    together = Encoded(
-        np.concatenate([rows.numbers, synthetic.numbers]), np.concatenate([rows.categories, synthetic.categories])
-    )
+    together = Encoded.joined([shown, synthetic])
     return together, np.concatenate([real, teacher.score(synthetic)])
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,17 +14,23 @@ from models.declaration import Declaration
 from models.encoding import Encoded, encode_arrow
 from models.errors import TandemError
 from models.scoring import Scorer, Scores
+from models.training.bins import bins_by_need
+from models.training.budget import budget_of
 from models.training.calibration import fold_into, platt
 from models.training.costs import cost_saved, least_costly_threshold
 from models.training.distillation import lesson
 from models.training.evaluation import evaluate, recall_at
 from models.training.graph import Encode, build_graph, dense_encoder, with_metadata
-from models.training.layout import learn_layout
+from models.training.layout import Layout, learn_layout
+from models.training.learners import Part
 from models.training.network import Network, logits, sigmoid, train_network
 from models.training.profiling import learn_profile
 from models.training.reference_rows import learn_reference
+from models.training.shared_columns import learn_groupings
 from models.training.split import Labels, Split, labels, split_examples
-from models.training.teacher import Teacher, fit_plain_trees, fit_teacher
+from models.training.steps import sharp_steps
+from models.training.teacher import Teacher, fit_teacher
+from models.training.trees import fit_plain_trees
 
 TOLERANCE = 1e-5  # between the ONNX graph's probabilities and the trainer's own
 
@@ -72,13 +78,16 @@ def train(
         split = split_examples(declaration, examples)
         training, calibration, test = _parts(declaration, contract, examples, split)
     with _timed(seconds, "teacher"):
-        teacher = fit_teacher(*training, declaration.training, progress)
+        teacher = fit_teacher(contract, *training, declaration.training, progress)
     with _timed(seconds, "boosted_trees"):
         plain = fit_plain_trees(*training, declaration.training.seed)
     with _timed(seconds, "network"):
-        layout = learn_layout(contract, training.rows, declaration.network.bins)
+        bins = declaration.network.bins or bins_by_need(training.rows.numbers)
+        steps = sharp_steps(teacher.trees, training.rows.numbers)
+        groupings = learn_groupings(contract, training.rows, teacher, declaration.training.seed)
+        layout = learn_layout(contract, training.rows, bins, steps, groupings)
         encode = dense_encoder(contract, layout)
-        network = _taught_network(declaration, training, teacher, encode, progress)
+        network = _taught_network(declaration, training, teacher, layout, encode, progress)
     with _timed(seconds, "evaluation"):
         platt_scaling = platt(logits(network.layers, encode, calibration.rows), calibration.y)
         layers = fold_into(network.layers, *platt_scaling)
@@ -112,14 +121,9 @@ def train(
     )
 
 
-class _Part(NamedTuple):
-    rows: Encoded
-    y: Labels
-
-
-def _parts(declaration: Declaration, contract: Contract, examples: pa.Table, split: Split) -> list[_Part]:
+def _parts(declaration: Declaration, contract: Contract, examples: pa.Table, split: Split) -> list[Part]:
     rows, y = encode_arrow(contract, examples), labels(declaration, examples)
-    return [_Part(rows[part], y[part]) for part in (split.train, split.calibration, split.test)]
+    return [Part(rows[part], y[part]) for part in (split.train, split.calibration, split.test)]
 
 
 def _metrics(declaration: Declaration, contract: Contract, y: Labels, scores: Scores) -> dict[str, float]:
@@ -156,17 +160,17 @@ def contract_of(
 
 
 def _taught_network(
-    declaration: Declaration, training: _Part, teacher: Teacher, encode: Encode, progress: Progress
+    declaration: Declaration, training: Part, teacher: Teacher, layout: Layout, encode: Encode, progress: Progress
 ) -> Network:
-    budget = declaration.training
-    rows, targets = lesson(*training, teacher, budget.synthetic_rows, budget.seed)
+    budget, seed = budget_of(declaration.training, training.y), declaration.training.seed
+    rows, targets = lesson(*training, teacher, layout.groupings, budget.synthetic_rows, seed)
     return train_network(
         encode,
         rows,
         targets,
         hidden=declaration.network.hidden,
         presentations=budget.row_presentations,
-        seed=budget.seed,
+        seed=seed,
         progress=progress,
     )
 

@@ -37,7 +37,7 @@ def add_encoder(parts: GraphParts, contract: Contract, layout: Layout) -> str:
     sizes = [category.missing_code + 1 for category in contract.categories.values()]
     offsets = parts.constant("code_offsets", np.cumsum([0, *sizes[:-1]]), np.int32)
     positions = parts.node("Add", [codes, offsets], "code_positions")
-    columns = parts.constant("code_columns", _one_hot_columns(contract, layout), np.int64)
+    columns = parts.constant("code_columns", _one_hot_columns(layout), np.int64)
     one_hot = parts.node("Gather", [columns, positions], "one_hot_columns")
     shape = parts.node("Shape", [one_hot], "one_hot_shape")
     one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
@@ -120,12 +120,11 @@ def _piece_matrix(layout: Layout, centre: Numbers, scale: Numbers) -> tuple[Numb
     return slopes.astype(np.float32), bias.astype(np.float32)
 
 
-def _one_hot_columns(contract: Contract, layout: Layout) -> list[int]:
-    """Return the dense column of every code of every category; the spare one for a code that is not kept."""
+def _one_hot_columns(layout: Layout) -> list[int]:
+    """Return the dense column of every code of every category; the spare one for a code that has none."""
     columns: list[int] = []
-    first = layout.width - sum(map(len, layout.kept))
-    for category, kept in zip(contract.categories.values(), layout.kept, strict=True):
-        column_of = {int(code): first + i for i, code in enumerate(kept)}
-        columns += [column_of.get(code, layout.width) for code in range(category.missing_code + 1)]
-        first += len(kept)
+    first = layout.width - sum(grouping.width for grouping in layout.groupings)
+    for grouping in layout.groupings:
+        columns += np.where(grouping.columns < 0, layout.width, first + grouping.columns).tolist()
+        first += grouping.width
     return columns

@@ -3,26 +3,25 @@
 What a feature means is in the contract; how the columns are computed is in `graph`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from models.contract import Contract
-from models.encoding import Codes, Encoded, Numbers
+from models.encoding import Encoded, Numbers
 from models.errors import TrainingDataError
-from models.training.bins import edges, median
-
-LEAST_ROWS = 10  # a column that fewer training rows would switch on has nothing to learn from
-MOST_VALUES = 64  # one-hot columns of one category, the most frequent first
+from models.training.bins import NO_STEPS, Reals, edges, median
+from models.training.grouping import LEAST_ROWS, Grouping, ungrouped
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Dense columns in order: the pieces of each number, the indicators of missing numbers, the kept categories."""
+    """Dense columns in order: the pieces of each number, the indicators of missing numbers, the categories' columns."""
 
     edges: tuple[Numbers, ...]  # of each number, ascending; fewer than two where it never varied
     indicators: tuple[int, ...]  # positions of the numbers with an indicator column for missing values
-    kept: tuple[Codes, ...]  # of each category, the ascending codes that have a one-hot column
+    groupings: tuple[Grouping, ...]  # of each category: which column a code switches on
     medians: Numbers  # float32 [numbers], read for a missing value where training never had one
 
     @property
@@ -33,29 +32,28 @@ class Layout:
     @property
     def width(self) -> int:
         """How many dense columns there are."""
-        return sum(self.pieces) + len(self.indicators) + sum(map(len, self.kept))
+        return sum(self.pieces) + len(self.indicators) + sum(grouping.width for grouping in self.groupings)
 
 
-def learn_layout(contract: Contract, rows: Encoded, bins: int) -> Layout:
+def learn_layout(
+    contract: Contract, rows: Encoded, bins: int, steps: Sequence[Reals] = (), groupings: Sequence[Grouping] = ()
+) -> Layout:
     """Learn the columns from training rows. A missing value or a category seen in under 10 rows gets no column.
 
-    `TrainingDataError` when nothing varies, so that there would be no column at all.
+    The teacher may have found sharp steps of each number (`sharp_steps`), which get edges, and values of a category
+    that can share a column (`learn_groupings`). `TrainingDataError` when nothing varies: there would be no column.
     """
     absent = np.isnan(rows.numbers).sum(0)
     indicators = tuple(int(j) for j in np.flatnonzero(absent >= LEAST_ROWS))
-    cuts = tuple(edges(rows.numbers[:, j], bins) for j in range(len(contract.numbers)))
-    kept = tuple(_kept(rows.categories[:, j], c.width) for j, c in enumerate(contract.categories.values()))
+    steps = steps or [NO_STEPS] * len(contract.numbers)
+    cuts = tuple(edges(column, bins, at) for column, at in zip(rows.numbers.T, steps, strict=True))
+    widths = [category.missing_code + 1 for category in contract.categories.values()]
+    groupings = groupings or [ungrouped(codes, width) for codes, width in zip(rows.categories.T, widths, strict=True)]
     medians = np.array([median(rows.numbers[:, j]) for j in range(len(contract.numbers))], np.float32)
-    layout = Layout(cuts, indicators, kept, medians)
-    if not any(layout.pieces) and not any(len(codes) > 1 for codes in kept):
+    layout = Layout(cuts, indicators, tuple(groupings), medians)
+    if not any(layout.pieces) and not any(grouping.width > 1 for grouping in groupings):
         raise TrainingDataError(
             f"None of the features of model {contract.model!r} varies in the {len(rows)} training rows: "
             "declare features that tell the rows apart."
         )
     return layout
-
-
-def _kept(codes: Codes, width: int) -> Codes:
-    counts = np.bincount(codes, minlength=width)
-    frequent = np.argsort(-counts, kind="stable")[:MOST_VALUES]
-    return np.sort(frequent[counts[frequent] >= LEAST_ROWS]).astype(np.int32)

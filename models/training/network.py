@@ -5,7 +5,7 @@ cosine schedule. Where the targets come from is in `teacher`; what the columns a
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -56,11 +56,14 @@ def train_network(
     hidden: tuple[int, ...],
     presentations: int,
     seed: int,
+    dropout: float = 0.0,
+    weight_decay: float = WEIGHT_DECAY,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Network:
     """Train on `targets`, float32 [rows] in [0, 1]. Batches are encoded when their turn comes, which keeps memory low.
 
-    Every row is shown at least 4 times, and `presentations` rows in all. The same seed gives the same network.
+    Every row is shown at least 4 times, and `presentations` rows in all. `dropout` is the share of hidden units that is
+    left out of each step (Srivastava et al., 2014). The same seed gives the same network.
     """
     rng = np.random.default_rng(seed)
     epochs = max(LEAST_EPOCHS, round(presentations / len(rows)))
@@ -69,8 +72,9 @@ def train_network(
     losses = np.empty(steps, np.float32)
     with threadpool_limits(1, user_api="blas"):  # the same bits for any number of cores; a second saves a fifth at best
         for step, batch in enumerate(_batches(len(rows), epochs, rng)):
-            losses[step] = parameters.backward(encode(rows[batch]), targets[batch])
-            parameters.update(_learning_rate(step, steps), step + 1)
+            masks = [_mask(len(batch), units, dropout, rng) for units in hidden] if dropout else []
+            losses[step] = parameters.backward(encode(rows[batch]), targets[batch], masks)
+            parameters.update(_learning_rate(step, steps), step + 1, weight_decay)
             if step % (steps // 5 + 1) == 0:
                 progress(f"network: step {step:,} of {steps:,}, loss {losses[step]:.4f}")
     points = np.array_split(losses, min(CURVE_POINTS, steps))
@@ -92,7 +96,12 @@ def _learning_rate(step: int, steps: int) -> float:
     return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
 
 
-def _activations(layers: list[Layer], dense: Matrix) -> list[Matrix]:
+def _mask(rows: int, units: int, dropout: float, rng: np.random.Generator) -> Matrix:
+    """Return 0 for a unit that is left out, and for the others what makes up for those."""
+    return (rng.random((rows, units), np.float32) >= dropout) * np.float32(1 / (1 - dropout))
+
+
+def _activations(layers: list[Layer], dense: Matrix, masks: Sequence[Matrix] = ()) -> list[Matrix]:
     """Return the input, what each hidden layer passes on, and the output, each float32 [rows, units]."""
     passed = [dense]
     for i, (weights, bias) in enumerate(layers, 1):
@@ -100,6 +109,8 @@ def _activations(layers: list[Layer], dense: Matrix) -> list[Matrix]:
         out += bias
         if i < len(layers):
             np.maximum(out, 0, out=out)
+            if masks:
+                out *= masks[i - 1]
         passed.append(out)
     return passed
 
@@ -126,9 +137,9 @@ class _Parameters:
             weight, bias = weight + inputs * outputs, bias + outputs
         return views
 
-    def backward(self, dense: Matrix, targets: Vector) -> float:
+    def backward(self, dense: Matrix, targets: Vector, masks: Sequence[Matrix] = ()) -> float:
         """Fill the gradient of the mean soft cross-entropy of a batch, and return that loss."""
-        passed = _activations(self.layers, dense)
+        passed = _activations(self.layers, dense, masks)
         logit = passed.pop()[:, 0]
         loss = float((np.logaddexp(np.float32(0), logit) - targets * logit).mean())
         delta = ((sigmoid(logit) - targets) / np.float32(len(targets)))[:, None]
@@ -138,9 +149,11 @@ class _Parameters:
             np.sum(delta, 0, out=bias)
             if i:
                 delta = (delta @ self.layers[i][0].T) * (passed[i] > 0)
+                if masks:
+                    delta *= masks[i - 1]
         return loss
 
-    def update(self, learning_rate: float, step: int) -> None:
+    def update(self, learning_rate: float, step: int, weight_decay: float) -> None:
         """Take one AdamW step; only weights decay. In place: nothing of this size is allocated."""
         gradient, mean, square, scratch = self._gradient, self._mean, self._square, self._scratch
         mean *= BETA1
@@ -155,5 +168,5 @@ class _Parameters:
         scratch += EPSILON
         np.divide(mean, scratch, out=scratch)
         scratch *= np.float32(learning_rate / (1 - BETA1**step))
-        self._values[: self._weights] *= np.float32(1 - learning_rate * WEIGHT_DECAY)
+        self._values[: self._weights] *= np.float32(1 - learning_rate * weight_decay)
         self._values -= scratch

@@ -95,11 +95,19 @@ def _add_columns(parts: GraphParts, columns: RisingColumns) -> None:
     """Add `dense`, uint8 [rows, columns]: 255 is 1, and what is beyond is clipped."""
     values = [name for name in ("filled",) if any(node.name == name for node in parts.nodes)]
     if any(value.name == CATEGORIES for value in parts.inputs):
-        values.append(parts.node("Cast", [CATEGORIES], "codes", to=int(TensorProto.FLOAT)))
+        values.append(_codes(parts, columns))
     features = parts.node("Concat", values, "features", axis=1) if len(values) > 1 else values[0]
     operands = [features, parts.constant("slopes", columns.slopes), parts.constant("starts", columns.starts)]
     parts.node("Gemm", operands, "unclipped")
     parts.node("QuantizeLinear", ["unclipped", "dense_scale", "zero_byte"], "dense")
+
+
+def _codes(parts: GraphParts, columns: RisingColumns) -> str:
+    """Add the codes as float32 [rows, categories], or their places where those are read."""
+    if columns.places is None:
+        return parts.node("Cast", [CATEGORIES], "codes", to=int(TensorProto.FLOAT))
+    positions = parts.node("Add", [CATEGORIES, "code_offsets"], "code_positions")
+    return parts.node("Gather", [parts.constant("code_places", columns.places), positions], "codes")
 
 
 def _further_layers(constants: Constants, layers: int) -> list[tuple[Matrix, Matrix]]:

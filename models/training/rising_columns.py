@@ -3,7 +3,8 @@
 A piece of a number rises from 0 to 1 as the number grows. So does `code > t`, which is `clip(code - t, 0, 1)`: a
 category's weights, one row for each code, are sums of the steps from code to code. So one matrix product makes the
 columns of all features, the categories' too; and as a feature switches its columns on one after the other, what it
-adds up to is a running sum of weights, along which rounding errors can be made to cancel (`rounded`).
+adds up to is a running sum of weights, along which rounding errors can be made to cancel (`rounded`). Where many codes
+share columns, their places in the order of the columns are read instead, so that there are no more steps than columns.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.int64]
+WORTH_A_LOOK = 16  # steps that are saved by looking up the place of each code, which takes time too
 Constants = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -26,13 +29,18 @@ class RisingColumns:
     weights: Matrix  # [columns, units]
     bias: Matrix  # [units]
     runs: list[slice]  # columns of one feature, in the order in which it switches them on
+    places: npt.NDArray[np.float32] | None = (
+        None  # [codes of all categories], read in place of the codes if it is there
+    )
 
 
 def rising_columns(constants: Constants) -> RisingColumns:
     """Read the constants of the float graph: the encoder's and the first layer's."""
     weights, bias = constants["weights1"].astype(np.float64), constants["bias1"].astype(np.float64)
     slopes, starts = _of_numbers(constants)
-    codes = _weights_of_codes(constants, weights)
+    columns = _columns_of_codes(constants)
+    places = [_places(of_codes) for of_codes in columns]
+    codes = [weights[_in_order(of_codes, at)] for of_codes, at in zip(columns, places, strict=True)]
     steps = [np.diff(rows, axis=0) for rows in codes]
     changes = [np.flatnonzero(step.any(1)) for step in steps]
     ends = np.cumsum([len(starts), *map(len, changes)])
@@ -49,6 +57,7 @@ def rising_columns(constants: Constants) -> RisingColumns:
         ),
         bias=bias + sum((rows[0] for rows in codes), np.zeros_like(bias)),
         runs=[*_runs(slopes), *of_codes],
+        places=None if all(map(_as_they_are, places)) else np.concatenate(places).astype(np.float32),
     )
 
 
@@ -82,9 +91,25 @@ def _runs(slopes: Matrix) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in zip(begins, [*begins[1:], len(owner)], strict=True)]
 
 
-def _weights_of_codes(constants: Constants, weights: Matrix) -> list[Matrix]:
-    """Return the rows of weights of each category's codes, float64 [codes, units]."""
+def _columns_of_codes(constants: Constants) -> list[Positions]:
+    """Return the column of each category's codes, int64 [codes]."""
     if "code_columns" not in constants:
         return []
     columns, offsets = constants["code_columns"].astype(np.int64), constants["code_offsets"].astype(np.int64)
-    return [weights[codes] for codes in np.split(columns, offsets[1:])]
+    return np.split(columns, offsets[1:])
+
+
+def _places(columns: Positions) -> Positions:
+    """Return what is read for each code: its column's place if that saves many steps, else the code itself."""
+    found, places = np.unique(columns, return_inverse=True)
+    steps = np.count_nonzero(np.diff(columns))
+    return places if steps >= len(found) - 1 + WORTH_A_LOOK else np.arange(len(columns))
+
+
+def _as_they_are(places: Positions) -> bool:
+    return bool((places == np.arange(len(places))).all())
+
+
+def _in_order(columns: Positions, places: Positions) -> Positions:
+    """Return the columns in the order of the places."""
+    return columns[np.unique(places, return_index=True)[1]]

@@ -1,14 +1,10 @@
-"""The teacher: boosted trees, cross-fitted, whose scores the network learns; and plain ones as the yardstick.
-
-Trees read numbers as they are (NaN is missing) and category codes as categories.
-"""
+"""The teacher: learners of several kinds, cross-fitted and blended, whose scores the network learns."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,96 +13,170 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from models.contract import Contract
 from models.declaration import Training
 from models.encoding import Encoded
 from models.errors import TrainingDataError
 from models.scoring import Scores
+from models.training.blend import Blend, fit_blend
+from models.training.budget import MANY_ROWS, Budget, budget_of, size_of
+from models.training.learners import Fold, Part, Schooling, Score, fit_line, fit_network
+from models.training.rates import many_valued
 from models.training.split import Labels
+from models.training.trees import SHALLOW, Trees, fit_trees
 
-LEAVES, LEAVES_OF_MANY = (7, 15, 31), (15, 31)
-MANY_ROWS = 50_000  # from here on twice the learning rate loses nothing and takes half the time
-MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
+# What each kind of learner is tried with on the first fold; the best goes on.
+DEEP, DEEP_OF_MANY = (7, 15, 31), (15, 31)  # leaves
+STRENGTHS, STRENGTHS_OF_MANY = (0.003, 0.01, 0.03, 0.1, 0.3), (0.1,)
+SCHOOLINGS = (Schooling(8, 0, 0.1, 0.01), Schooling(30, 0, 0.3, 0.01), Schooling(0, 300_000, 0, 2.0))
+SCHOOLINGS_OF_MANY = (Schooling(4, 0, 0.1, 0.01),)
+SHARE, MOST_PRESENTATIONS = 5, 400_000  # a network of the teacher is shown a fifth of what the taught one is, at most
 
-Table = npt.NDArray[np.float32]
 Progress = Callable[[str], None]
+Positions = npt.NDArray[np.int64]
+
+
+class Kind(NamedTuple):
+    """A kind of learner and what it is tried with."""
+
+    name: str
+    fit: Callable[[Fold, Any], Score]
+    choices: Sequence[Any]
 
 
 @dataclass(frozen=True)
-class Trees:
-    """Fitted boosted trees, one ensemble or several whose probabilities are averaged."""
+class Pupil:
+    """What the learners of one fold have learnt, by kind."""
 
-    ensembles: list[HistGradientBoostingClassifier]
-    codes: list[npt.NDArray[np.int32]]  # of each category, those that the trees know
+    fold: Fold
+    scores: list[Score]
 
-    def score(self, rows: Encoded) -> Scores:
-        """Return the mean probability, float32 [rows]."""
-        table = _table(rows, self.codes)
-        with _pool(len(self.ensembles)) as pool:
-            scores = list(pool.map(_probability, self.ensembles, repeat(table)))
-        mean: Scores = np.mean(scores, axis=0, dtype=np.float32)
-        return mean
+    def score(self, rows: Encoded) -> list[Scores]:
+        """Return each learner's probabilities."""
+        wider = self.fold.rates.added_to(rows)
+        return [score(wider) for score in self.scores]
 
 
 @dataclass(frozen=True)
-class Teacher(Trees):
-    """One ensemble for each fold, and the scores that each gave to the rows it had not seen."""
+class Teacher:
+    """Learners for each fold, how they are blended, and the scores that each fold gave to the rows it had not seen."""
 
+    pupils: list[Pupil]
+    blend: Blend
     out_of_fold: Scores
-    leaves: int
+    folds: list[Positions]  # the rows that each fold has not seen
+    chosen: dict[str, Any]  # of each kind of learner, what did best
 
     @property
-    def iterations(self) -> list[int]:
-        """Boosting rounds of each fold, as early stopping chose them."""
-        return [trees.n_iter_ for trees in self.ensembles]
+    def trees(self) -> list[HistGradientBoostingClassifier]:
+        """All boosted trees, of all folds."""
+        learnt = (score for pupil in self.pupils for score in pupil.scores)
+        return [score.ensemble for score in learnt if isinstance(score, Trees)]
+
+    def score(self, rows: Encoded) -> Scores:
+        """Return the blend of each kind's mean probability, float32 [rows]."""
+        by_kind = zip(*self._scores(rows), strict=True)
+        return self.blend.mix([np.mean(scores, axis=0, dtype=np.float32) for scores in by_kind])
+
+    def scores_by_fold(self, rows: Encoded) -> list[Scores]:
+        """Return the blend of each fold's learners, float32 [rows] each."""
+        return [self.blend.mix(scores) for scores in self._scores(rows)]
+
+    def _scores(self, rows: Encoded) -> list[list[Scores]]:
+        """Return each fold's and kind's probabilities."""
+        with _pool(len(self.pupils)) as pool, threadpool_limits(1, user_api="blas"):
+            return list(pool.map(lambda pupil: pupil.score(rows), self.pupils))
 
 
-class _Fold(NamedTuple):
-    trees: HistGradientBoostingClassifier
-    leaves: int
-    outside: npt.NDArray[np.int64]  # the rows that the trees have not seen
-    scores: Scores  # of those rows
-    loss: float  # on those rows
+def fit_teacher(
+    contract: Contract, rows: Encoded, y: Labels, training: Training, progress: Progress = lambda _: None
+) -> Teacher:
+    """Cross-fit every kind of learner on the training rows, and blend them by their scores of rows they have not seen.
 
-
-def fit_teacher(rows: Encoded, y: Labels, training: Training, progress: Progress = lambda _: None) -> Teacher:
-    """Cross-fit boosted trees on the training rows, with early stopping on the held-out fold.
-
-    The number of leaves is the best on the first fold. Rare outcomes get fewer folds, so that each has some;
+    What a learner is tried with is chosen on the first fold. Rare outcomes get fewer folds, so that each has some;
     `TrainingDataError` when not even two do.
     """
+    budget, many = budget_of(training, y), size_of(y) >= MANY_ROWS
+    splits = _splits(rows, y, budget.teacher_folds, training.seed)
+    kinds = _kinds(rows, many, training, budget)
+    with _pool(len(splits) if many else 1) as pool, threadpool_limits(1, user_api="blas"):
+
+        def fold_of(split: tuple[Positions, Positions]) -> Fold:
+            inside, outside = (Part(rows[part], y[part]) for part in split)
+            return Fold.of(contract, inside, outside, training.seed)
+
+        folds = list(pool.map(fold_of, splits))
+        first = _best_of_each(kinds, folds[0], pool)
+        chosen = {name: choice for name, (choice, _) in first.items()}
+        progress(f"teacher: {', '.join(f'{name} {choice}' for name, choice in chosen.items())} are best on fold 1")
+        wanted = [(kind.fit, fold, chosen[kind.name]) for fold in folds[1:] for kind in kinds]
+        others = list(pool.map(lambda one: one[0](*one[1:]), wanted))
+    learnt = [[score for _, score in first.values()]]
+    learnt += [others[start : start + len(kinds)] for start in range(0, len(others), len(kinds))]
+    pupils = [Pupil(fold, scores) for fold, scores in zip(folds, learnt, strict=True)]
+    return _blended(pupils, y, [outside for _, outside in splits], chosen, progress)
+
+
+def _splits(rows: Encoded, y: Labels, folds: int, seed: int) -> list[tuple[Positions, Positions]]:
     rarest = int(min(y.sum(), len(y) - y.sum()))
-    count = min(training.teacher_folds, rarest)
-    if count < 2:
+    if rarest < 2:
         raise TrainingDataError(f"The rarer outcome has {rarest} training rows, but needs at least 2: add examples.")
-    known = _known_codes(rows)
-    table = _table(rows, known)
-    folds = list(StratifiedKFold(count, shuffle=True, random_state=training.seed).split(table, y))
-
-    def fit(leaves: int, fold: int) -> _Fold:
-        inside, outside = folds[fold]
-        trees = _boosted_trees(rows, len(inside), leaves, training)
-        trees.fit(table[inside], y[inside], X_val=table[outside], y_val=y[outside])
-        scores = _probability(trees, table[outside])
-        return _Fold(trees, leaves, outside, scores, float(log_loss(y[outside], scores.astype(np.float64))))
-
-    many = len(rows) >= MANY_ROWS
-    with _pool(count if many else 1) as pool:
-        candidates = list(pool.map(fit, LEAVES_OF_MANY if many else LEAVES, repeat(0)))
-        first = min(candidates, key=lambda candidate: candidate.loss)
-        progress(f"teacher: {first.leaves} leaves are best, log-loss {first.loss:.4f} on fold 1 of {count}")
-        fitted = [first, *pool.map(fit, repeat(first.leaves), range(1, count))]
-    out_of_fold = np.empty(len(y), np.float32)
-    for fold in fitted:
-        out_of_fold[fold.outside] = fold.scores
-    return Teacher([fold.trees for fold in fitted], known, out_of_fold, first.leaves)
+    stratified = StratifiedKFold(min(folds, rarest), shuffle=True, random_state=seed)
+    return list(stratified.split(rows.numbers, y))
 
 
-def fit_plain_trees(rows: Encoded, y: Labels, seed: int) -> Trees:
-    """Fit scikit-learn's boosted trees with its defaults: the yardstick beside which every network is reported."""
-    codes = _known_codes(rows)
-    trees = HistGradientBoostingClassifier(categorical_features=_categorical(rows), random_state=seed)
-    with threadpool_limits(None if len(rows) >= MANY_ROWS else 1, user_api="openmp"):
-        return Trees([trees.fit(_table(rows, codes), y)], codes)
+def _best_of_each(kinds: Sequence[Kind], fold: Fold, pool: ThreadPoolExecutor) -> dict[str, tuple[Any, Score]]:
+    """Return, for each kind, the choice with the least log-loss on the rows outside, and the learner."""
+    tried = [(kind, choice) for kind in kinds for choice in kind.choices]
+    fitted = list(pool.map(lambda one: one[0].fit(fold, one[1]), tried))
+    rows, y = fold.outside
+    losses = [float(log_loss(y, score(rows).astype(np.float64))) for score in fitted]
+    best: dict[str, tuple[Any, Score]] = {}
+    for at in sorted(range(len(tried)), key=losses.__getitem__):
+        kind, choice = tried[at]
+        best.setdefault(kind.name, (choice, fitted[at]))
+    return {kind.name: best[kind.name] for kind in kinds}
+
+
+def _blended(
+    pupils: list[Pupil], y: Labels, unseen: list[Positions], chosen: dict[str, Any], progress: Progress
+) -> Teacher:
+    with threadpool_limits(1, user_api="blas"):
+        out_of_fold = _out_of_fold(pupils, unseen, len(y))
+    blend = fit_blend(out_of_fold, y)
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(chosen, blend.weights, strict=True))
+    progress(f"teacher: weights of the learners on {len(pupils)} folds: {weights}")
+    return Teacher(pupils, blend, blend.mix(out_of_fold), unseen, chosen)
+
+
+def _kinds(rows: Encoded, many: bool, training: Training, budget: Budget) -> list[Kind]:
+    seed, presentations = training.seed, min(budget.row_presentations // SHARE, MOST_PRESENTATIONS)
+
+    def trees(fold: Fold, leaves: int) -> Score:
+        return fit_trees(fold, leaves, training.teacher_iterations, seed)
+
+    def line(fold: Fold, strength: float) -> Score:
+        return fit_line(fold, strength, seed)
+
+    def network(fold: Fold, schooling: Schooling) -> Score:
+        return fit_network(fold, schooling, presentations, seed)
+
+    shallow = [Kind("shallow trees", trees, (SHALLOW,))]
+    return [
+        *(shallow if many_valued(rows) or not many else []),  # of many rows without rates deep ones know as much
+        Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP),
+        Kind("line", line, STRENGTHS_OF_MANY if many else STRENGTHS),
+        Kind("network", network, SCHOOLINGS_OF_MANY if many else SCHOOLINGS),
+    ]
+
+
+def _out_of_fold(pupils: list[Pupil], unseen: list[Positions], rows: int) -> list[Scores]:
+    """Return the scores of each kind, float32 [rows], that the fold gave which had not seen the row."""
+    together = [np.empty(rows, np.float32) for _ in pupils[0].scores]
+    for pupil, outside in zip(pupils, unseen, strict=True):
+        for scores, score in zip(together, pupil.scores, strict=True):
+            scores[outside] = score(pupil.fold.outside.rows)
+    return together
 
 
 def _pool(jobs: int) -> ThreadPoolExecutor:
@@ -119,46 +189,3 @@ def _pool(jobs: int) -> ThreadPoolExecutor:
 
 def _one_thread() -> None:
     threadpool_limits(1, user_api="openmp")
-
-
-def _boosted_trees(rows: Encoded, inside: int, leaves: int, training: Training) -> HistGradientBoostingClassifier:
-    return HistGradientBoostingClassifier(
-        learning_rate=0.1 if inside >= MANY_ROWS else 0.05,
-        max_leaf_nodes=leaves,
-        min_samples_leaf=20,
-        l2_regularization=1.0,
-        max_features=0.7,
-        max_iter=training.teacher_iterations,
-        early_stopping=True,
-        categorical_features=_categorical(rows),
-        random_state=training.seed,
-    )
-
-
-def _categorical(rows: Encoded) -> list[int]:
-    numbers, categories = rows.numbers.shape[1], rows.categories.shape[1]
-    return list(range(numbers, numbers + categories))
-
-
-def _known_codes(rows: Encoded) -> list[npt.NDArray[np.int32]]:
-    """Return the most frequent codes of each category."""
-    known = []
-    for codes in rows.categories.T:
-        distinct, counts = np.unique(codes, return_counts=True)
-        known.append(distinct[np.argsort(-counts, kind="stable")[:MOST_CODES]])
-    return known
-
-
-def _table(rows: Encoded, known: list[npt.NDArray[np.int32]]) -> Table:
-    """Put numbers and known codes side by side, float32 [rows, features]; NaN is missing."""
-    numbers = rows.numbers.shape[1]
-    table = np.empty((len(rows), numbers + len(known)), np.float32)
-    table[:, :numbers] = rows.numbers
-    for j, codes in enumerate(known):
-        column = rows.categories[:, j]
-        table[:, numbers + j] = np.where(np.isin(column, codes), column, np.nan)
-    return table
-
-
-def _probability(trees: HistGradientBoostingClassifier, table: Table) -> Scores:
-    return trees.predict_proba(table)[:, 1].astype(np.float32)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from models.contract import NumberFeature
 from models.encoding import Encoded
-from models.training.bins import edges
+from models.training.bins import bins_by_need, edges
 from models.training.graph import dense_encoder
 from models.training.graph_encoder import FINEST
 from models.training.layout import learn_layout
@@ -65,3 +65,17 @@ def test_the_graph_computes_the_pieces_of_the_definition(contract_of, column, bi
         for got, wanted, (a, b) in zip(row, pieces_of(float(value), cuts), pairwise(cuts), strict=False):
             away = max(abs(a - centre), abs(b - centre))  # what float32 rounds, in widths of the piece
             assert got == pytest.approx(wanted, abs=5e-7 * (1 + away / (b - a)))
+
+
+def test_few_numbers_get_many_bins_and_many_get_few():
+    rng = np.random.default_rng(0)
+    assert bins_by_need(rng.normal(size=(500, 3)).astype(np.float32)) == 48
+    assert bins_by_need(rng.normal(size=(500, 14)).astype(np.float32)) == 24
+    assert bins_by_need(rng.normal(size=(500, 80)).astype(np.float32)) == 8
+
+
+def test_flags_and_counts_take_no_share_of_the_bins():
+    rng = np.random.default_rng(0)
+    numbers = np.hstack([rng.normal(size=(500, 4)), rng.integers(0, 5, (500, 60))]).astype(np.float32)
+    assert bins_by_need(numbers) == 48
+    assert bins_by_need(np.empty((500, 0), np.float32)) >= 2

@@ -6,6 +6,7 @@ from models.encoding import encode_arrow
 from models.errors import ColumnError, TrainingDataError
 from models.scoring import Scorer
 from models.training.fit import train
+from models.training.quantization import quantize
 
 RUN = {"entity_key_type": "integer", "training_snapshot": "1"}
 STRATIFIED = {"table": "silver.leaver_examples", "label": "left", "split": {"method": "stratified"}}
@@ -73,3 +74,35 @@ def test_examples_that_do_not_fit_are_refused(declaration, examples):
         train(declaration(), examples(600).drop_columns("tenure"), **RUN)
     with pytest.raises(TrainingDataError, match="no rows"):
         train(declaration(), examples(600).slice(0, 0), **RUN)
+
+
+SHOPS = [f"shop {i}" for i in range(300)]
+
+
+def shop_examples(effect):
+    """300 shops with effects of their own, some of which come a few times only."""
+    rng = np.random.default_rng(0)
+    shop = rng.choice(300, 4000, p=np.arange(300, 0, -1) / np.arange(301).sum())
+    x = rng.normal(size=4000)
+    y = rng.random(4000) < 1 / (1 + np.exp(1 - x - effect * rng.normal(size=300)[shop]))
+    return pa.table({"x": x, "shop": np.array(SHOPS)[shop], "left": y})
+
+
+def train_on_shops(declaration, effect):
+    features = {"x": {"kind": "number"}, "shop": {"kind": "category", "values": SHOPS}}
+    budget = {**LEAST, "teacher_iterations": 40, "synthetic_rows": 2000, "row_presentations": 40_000}
+    declared = declaration(features=features, training=budget, examples=STRATIFIED)
+    return train(declared, shop_examples(effect), **RUN)
+
+
+def test_a_category_of_many_values_is_learnt_and_survives_int8(declaration):
+    trained = train_on_shops(declaration, effect=1.5)
+    assert trained.metrics["network"]["auc"] > trained.metrics["boosted_trees"]["auc"] + 0.01
+    int8 = Scorer(quantize(trained.onnx, trained.calibration_rows)).score(trained.test_rows)
+    assert np.abs(int8 - trained.scores_test).mean() < 0.01
+
+
+def test_a_category_of_many_values_that_mean_nothing_does_no_harm(declaration):
+    trained = train_on_shops(declaration, effect=0)
+    assert trained.metrics["network"]["auc"] > trained.metrics["boosted_trees"]["auc"]
+    assert trained.metrics["network"]["calibration_error"] < 0.06

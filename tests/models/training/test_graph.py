@@ -29,8 +29,8 @@ def slow_columns(contract, layout, rows, i):
         exact = cuts.astype(float)
         columns += [0.0 if np.isnan(value) else min(max((value - a) / (b - a), 0), 1) for a, b in pairwise(exact)]
     columns += [float(np.isnan(rows.numbers[i, j])) for j in layout.indicators]
-    for j, kept in enumerate(layout.kept):
-        columns += [float(rows.categories[i, j] == code) for code in kept]
+    for j, grouping in enumerate(layout.groupings):
+        columns += [float(grouping.columns[rows.categories[i, j]] == column) for column in range(grouping.width)]
     return columns
 
 

@@ -72,11 +72,20 @@ def test_calibration_straightens_bent_logits_and_leaves_straight_ones():
     assert platt(true[:300], y[:300]) == (1.0, 0.0)
 
 
+def test_few_rows_hardly_move_the_calibration():
+    rng = np.random.default_rng(1)
+    true = rng.normal(0, 1, 30).astype(np.float32)
+    y = (rng.random(30) < sigmoid(true)).astype(np.float32)
+    slope, intercept = platt(true * 4, y)  # four times too sure
+    assert 0.3 < slope < 1
+    assert abs(intercept) < 0.5
+
+
 def test_calibration_never_turns_the_ranking_over_nor_explodes():
     y = np.array([0] * 50 + [1] * 50, np.float32)
     assert platt(-3 * (y - np.float32(0.5)), y) == (1.0, 0.0)
     slope, _ = platt(y - np.float32(0.5), y)  # separated perfectly
-    assert 1 < slope < 15
+    assert 1 < slope < 5
 
 
 def test_calibration_is_folded_into_the_last_layer():
@@ -84,3 +93,11 @@ def test_calibration_is_folded_into_the_last_layer():
     layers = learn(rows, y, presentations=1000).layers
     folded = logits(fold_into(layers, 1.5, -0.25), plain, rows)
     np.testing.assert_allclose(folded, 1.5 * logits(layers, plain, rows) - 0.25, atol=1e-5)
+
+
+def test_dropout_keeps_a_network_from_learning_noise_by_heart():
+    rng = np.random.default_rng(0)
+    rows = Encoded(rng.normal(size=(200, 10)).astype(np.float32), np.empty((200, 0), np.int32))
+    y = (rng.random(200) < 0.5).astype(np.float32)
+    by_heart, dropped = (learn(rows, y, hidden=(32, 8), dropout=dropout).curve[-1] for dropout in (0.0, 0.5))
+    assert dropped > by_heart + 0.1

@@ -2,55 +2,83 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from models.contract import CategoryFeature, NumberFeature
 from models.declaration import Training
 from models.encoding import Encoded
 from models.errors import TrainingDataError
+from models.training.budget import MANY_ROWS
 from models.training.distillation import lesson, recombine
-from models.training.teacher import MANY_ROWS, fit_plain_trees, fit_teacher
+from models.training.teacher import fit_teacher
+from models.training.trees import fit_plain_trees
 
-BUDGET = Training(teacher_folds=3, teacher_iterations=20)
+BUDGET = Training(teacher_folds=3, teacher_iterations=20, row_presentations=20_000)
+CODES = 400  # more than the trees can tell apart
+NUMBERS = {f"x{j}": NumberFeature(kind="number", missing=True) for j in range(5)}
+PLACE = CategoryFeature(kind="category", values=tuple(f"place {i}" for i in range(CODES)))
 
 
 @pytest.fixture(scope="module")
-def taught():
+def taught(contract_of):
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(1500, 2)).astype(np.float32)
     numbers[rng.random(1500) < 0.1, 1] = np.nan
-    codes = rng.integers(0, 400, (1500, 1)).astype(np.int32)  # more than the trees can tell apart
+    codes = rng.integers(0, CODES, (1500, 1)).astype(np.int32)
     y = (rng.random(1500) < 1 / (1 + np.exp(-2 * numbers[:, 0]))).astype(np.float32)
     rows = Encoded(numbers, codes)
-    return rows, y, fit_teacher(rows, y, BUDGET)
+    contract = contract_of({"x0": NUMBERS["x0"], "x1": NUMBERS["x1"], "place": PLACE})
+    return rows, y, fit_teacher(contract, rows, y, BUDGET)
 
 
 def test_every_row_has_a_score_of_trees_that_have_not_seen_it(taught):
     rows, y, teacher = taught
     assert 0.75 < roc_auc_score(y, teacher.out_of_fold) < roc_auc_score(y, teacher.score(rows))
-    assert len(teacher.iterations) == 3
+    assert len(teacher.pupils) == len(teacher.folds) == 3
+    assert sorted(np.concatenate(teacher.folds)) == list(range(1500))
+    for outside, scores in zip(teacher.folds, teacher.scores_by_fold(rows), strict=True):
+        np.testing.assert_allclose(teacher.out_of_fold[outside], scores[outside], rtol=1e-5)
 
 
-def test_noise_cannot_be_learnt_out_of_fold():
+def test_noise_cannot_be_learnt_out_of_fold(contract_of):
     rng = np.random.default_rng(1)
     rows = Encoded(rng.normal(size=(2000, 5)).astype(np.float32), np.empty((2000, 0), np.int32))
     y = (rng.random(2000) < 0.3).astype(np.float32)
-    assert roc_auc_score(y, fit_teacher(rows, y, BUDGET).out_of_fold) < 0.56
+    assert roc_auc_score(y, fit_teacher(contract_of(NUMBERS), rows, y, BUDGET).out_of_fold) < 0.56
 
 
-def test_rare_outcomes_get_fewer_folds_and_one_alone_is_refused(taught):
-    rows, _, _ = taught
+def test_a_category_that_is_nearly_an_identifier_does_not_give_the_outcome_away(contract_of):
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, CODES, (1200, 1)).astype(np.int32)  # three rows each
+    rows = Encoded(rng.normal(size=(1200, 1)).astype(np.float32), codes)
+    y = (rng.random(1200) < 0.3).astype(np.float32)
+    teacher = fit_teacher(contract_of({"x0": NUMBERS["x0"], "place": PLACE}), rows, y, BUDGET)
+    assert 0.42 < roc_auc_score(y, teacher.out_of_fold) < 0.58
+
+
+def test_what_many_values_mean_is_learnt_from_other_rows(contract_of):
+    rng = np.random.default_rng(4)
+    codes = rng.integers(0, 100, (2000, 1)).astype(np.int32)
+    rows = Encoded(rng.normal(size=(2000, 1)).astype(np.float32), codes)
+    y = (rng.random(2000) < 1 / (1 + np.exp(-rng.normal(0, 1.5, 100)[codes[:, 0]]))).astype(np.float32)
+    teacher = fit_teacher(contract_of({"x0": NUMBERS["x0"], "place": PLACE}), rows, y, BUDGET)
+    assert roc_auc_score(y, teacher.out_of_fold) > 0.7
+
+
+def test_rare_outcomes_get_fewer_folds_and_one_alone_is_refused(taught, contract_of):
+    rows, contract = taught[0], contract_of({"x0": NUMBERS["x0"], "x1": NUMBERS["x1"], "place": PLACE})
     y = np.zeros(len(rows), np.float32)
     y[:2] = 1
-    assert len(fit_teacher(rows, y, BUDGET).iterations) == 2
+    assert len(fit_teacher(contract, rows, y, BUDGET).pupils) == 2
     y[1] = 0
     with pytest.raises(TrainingDataError, match="1 training rows"):
-        fit_teacher(rows, y, BUDGET)
+        fit_teacher(contract, rows, y, BUDGET)
 
 
-def test_many_rows_are_fitted_in_parallel_with_the_same_result_every_time():
+def test_many_rows_are_fitted_in_parallel_with_the_same_result_every_time(contract_of):
     rng = np.random.default_rng(2)
     rows = Encoded(rng.normal(size=(MANY_ROWS, 2)).astype(np.float32), np.empty((MANY_ROWS, 0), np.int32))
     y = (rng.random(MANY_ROWS) < 1 / (1 + np.exp(-rows.numbers[:, 0]))).astype(np.float32)
-    budget = Training(teacher_folds=3, teacher_iterations=3)
-    once, again = fit_teacher(rows, y, budget), fit_teacher(rows, y, budget)
+    budget, contract = BUDGET.model_copy(update={"teacher_iterations": 3}), contract_of(dict(list(NUMBERS.items())[:2]))
+    once, again = fit_teacher(contract, rows, y, budget), fit_teacher(contract, rows, y, budget)
     assert np.array_equal(once.out_of_fold, again.out_of_fold)
 
 
@@ -73,8 +101,8 @@ def test_recombined_rows_are_made_of_values_of_the_same_feature():
 
 def test_the_lesson_is_the_softened_truth_and_the_teachers_word(taught):
     rows, y, teacher = taught
-    shown, targets = lesson(rows, y, teacher, 300, 0)
+    shown, targets = lesson(rows, y, teacher, [], 300, 0)
     assert len(shown) == len(targets) == 1800
     np.testing.assert_allclose(targets[:1500], 0.3 * y + 0.7 * teacher.out_of_fold, rtol=1e-5)
     np.testing.assert_array_equal(targets[1500:], teacher.score(shown[1500:]))
-    assert len(lesson(rows, y, teacher, 0, 0)[0]) == 1500
+    assert len(lesson(rows, y, teacher, [], 0, 0)[0]) == 1500
