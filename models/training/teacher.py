@@ -99,7 +99,7 @@ def fit_teacher(
     budget, many = budget_of(training, y), size_of(y) >= MANY_ROWS
     splits = _splits(rows, y, budget.teacher_folds, training.seed)
     kinds = _kinds(rows, many, training, budget)
-    with _pool(len(splits) if many else 1) as pool, threadpool_limits(1, user_api="blas"):
+    with _pool(len(splits)) as pool, threadpool_limits(1, user_api="blas"):
 
         def fold_of(split: tuple[Positions, Positions]) -> Fold:
             inside, outside = (Part(rows[part], y[part]) for part in split)

@@ -5,9 +5,11 @@ Trees read numbers as they are (NaN is missing) and category codes as categories
 
 from dataclasses import dataclass
 
+import joblib  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble._hist_gradient_boosting import binning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from models.encoding import Encoded
@@ -20,6 +22,9 @@ SHALLOW = 4  # leaves
 MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
 
 Table = npt.NDArray[np.float32]
+
+# scikit-learn's own put the process's warning filters aside and back around each job: not safe between our threads.
+binning.Parallel, binning.delayed = joblib.Parallel, joblib.delayed
 
 
 @dataclass(frozen=True)
