@@ -1,7 +1,7 @@
 """Systems side by side: each in a process of its own, all in turn, so that a busy moment hurts them alike.
 
-In turn, each run also finds memory as a night does, and not as its own last run has left it a second ago: run after run,
-pandas is 1.6 times as fast, since it still holds its ten gigabytes, and the others gain a tenth.
+In turn, each run also finds memory as a night does, and not as its own last run has left it a second ago: run after
+run, pandas is 1.6 times as fast, since it still holds its ten gigabytes, and the others gain a tenth.
 
 A system is a function that prepares and returns what is measured: a function that handles all rows and says how many.
 """
