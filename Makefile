@@ -11,6 +11,7 @@ export TANDEM_HOME
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 # Tests write many small files and wait for the disk each time: in memory, where there is plenty, they take half as long.
+# Each has one core: threads of two that share it would spin, waiting for each other.
 IN_MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 8000000 {print "-p /dev/shm"}')
 
 .DEFAULT_GOAL := help
@@ -29,7 +30,7 @@ demo-weeks: setup ## the demo's customers live on: drift is seen, retrains, is p
 
 test: setup ## run the tests, WORKERS=2 at a time; ARGS="-k night" runs some
 	@scratch=$$(mktemp -d $(IN_MEMORY)) && chmod go+x "$$scratch"; trap 'rm -rf "$$scratch"' EXIT INT TERM; \
-	TMPDIR=$$scratch $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --basetemp=$$scratch/pytest $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TMPDIR=$$scratch $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --basetemp=$$scratch/pytest $(ARGS)
 
 test-image: setup ## build the container image for real and ask it: needs root, podman, crun, mmdebstrap
 	@$(BIN)/python -m pytest -m container tests/bento/building/test_container.py $(ARGS)

@@ -30,6 +30,7 @@ def measure(declaration: Declaration, examples: pa.Table) -> Baseline:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from models.training.fit import contract_of
     from models.training.split import labels
@@ -51,7 +52,8 @@ def measure(declaration: Declaration, examples: pa.Table) -> Baseline:
         random_state=0,
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    scores = cross_val_predict(trees, table, y, cv=folds, method="predict_proba")[:, 1]
+    with threadpool_limits(1, user_api="openmp"):  # on a busy machine several would wait for each other at every tree
+        scores = cross_val_predict(trees, table, y, cv=folds, method="predict_proba")[:, 1]
     threshold, precision, recall = best_f1(y, scores)
     return Baseline(float(roc_auc_score(y, scores)), len(y), threshold, precision, recall)
 
