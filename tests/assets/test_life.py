@@ -29,6 +29,8 @@ from orchestration.definitions import assemble
 from tests.backends.nights import write_files
 from tests.lives import CUSTOMERS, EXAMPLES, TODAY, checks, materialized, reason_of
 
+pytestmark = pytest.mark.slow
+
 GOLD = "gold.churn_predictions"
 EXPLAINED = 200  # customers
 SEEN_BY_SENSORS = {"api_answers", "is_ready_in_time"}

@@ -29,6 +29,8 @@ from tests.lives import (
 )
 from tests.tiny_model import FEATURES, tiny_contract
 
+pytestmark = pytest.mark.slow
+
 LEDGER = "gold.tiny_promotions"
 LENIENT = {"min_auc": 0.5, "max_calibration_error": 1.0}
 WIDE = {"max_auc_behind_champion": 0.5, "max_log_loss_behind_champion": 5}

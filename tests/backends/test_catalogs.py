@@ -47,6 +47,8 @@ from tests.s3 import KEY, REGION, SECRET, moto, s3_client, s3_properties
 from tests.seaweed import Seaweed, seaweed
 from tests.serving import free_port
 
+pytestmark = pytest.mark.slow
+
 WITHOUT_PLACE = ["source_file", "source_snapshot"]
 
 

@@ -32,7 +32,7 @@ from tests.spark_cluster import SMALL, Cluster, java_is_missing, running_cluster
 from tests.tiny_model import tiny_contract, tiny_onnx_with_profile, tiny_onnx_with_reference
 
 pytest.importorskip("pyspark", reason="the spark extra is not installed")
-pytestmark = pytest.mark.skipif(java_is_missing(), reason="Spark needs Java")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(java_is_missing(), reason="Spark needs Java")]
 
 PROFILED = Scorer(tiny_onnx_with_profile(tiny_contract(), customers(5000, seed=1)))
 SPARK_PREDICTIONS, SPARK_REJECTS = "gold.spark_predictions", "gold.spark_rejects"

@@ -1,5 +1,6 @@
 """The figures of a plan past one machine, at tiny sizes: each step measures what it says."""
 
+import gc
 import json
 
 import pytest
@@ -16,6 +17,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(home) -> dict[str, Record]:
+    gc.freeze()  # each step collects garbage, and would look through all that other tests have imported
     return {record.step: record for record in measure(home, SIZES, lambda step, *arguments: step(*arguments))}
 
 

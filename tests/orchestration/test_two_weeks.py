@@ -35,6 +35,8 @@ from tests.lives import (
 from tests.orchestration.daemon import Daemon
 from tests.tiny_model import tiny_contract
 
+pytestmark = pytest.mark.slow
+
 ZONE = ZoneInfo("Europe/Berlin")
 POPULATION, EXAMPLES, GOLD = "silver.active_customers", "silver.tiny_examples", "gold.tiny_predictions"
 FIRST_CHAMPION, TRAINED_CHAMPION, CHAMPION_BY_HAND = "18 12:00", "24 12:00", "31 12:00"
