@@ -10,13 +10,13 @@ import numpy as np
 
 from backends.gold_tables import PARTITION
 from backends.lakehouse.catalog import Lakehouse
-from backends.lakehouse.reading import Snapshot, is_one_of, partition_is
-from backends.nights import newest_night, published_nights
+from backends.lakehouse.reading import is_one_of, partition_is
+from backends.nights import newest_night, night_of
 from backends.registry import Registry
 from models.contract import Contract
 from models.declaration import Declaration
 from models.encoding import Encoded, encode_arrow, encode_rows
-from models.errors import ContractError, EntityNotFoundError, Problem, SnapshotNotFoundError, ValueRejectedError
+from models.errors import ContractError, EntityNotFoundError, Problem, ValueRejectedError
 from models.event_rules import EVENT_DAY
 from models.reasons import Explainer, values_of
 from models.scoring import Scorer
@@ -48,7 +48,8 @@ def explain_published(
     `day` is a published day, the newest by default. Raises `SnapshotNotFoundError` for a day that was not published,
     `EntityNotFoundError` for a key without a row, `ContractError` for what is no key.
     """
-    night = _night(lake, declaration, day)
+    table = declaration.predictions_table
+    night = night_of(lake, table, day.isoformat()) if day else newest_night(lake, table)
     version = registry.version(declaration.name, int(night.properties["model_version"]))
     scorer = Scorer(registry.read_version(version), night.properties["model_sha256"])
     contract, scored_on = scorer.contract, date.fromisoformat(night.properties["scored_on"])
@@ -100,18 +101,6 @@ def _explained(scorer: Scorer, row: Encoded, what: str, published: float | None 
         [(name, values[name], contribution) for name, contribution in reasons.most(len(values))],
         published,
     )
-
-
-def _night(lake: Lakehouse, declaration: Declaration, day: date | None) -> Snapshot:
-    table = declaration.predictions_table
-    newest = newest_night(lake, table)
-    if day is None:
-        return newest
-    nights = published_nights(lake, table)
-    if day.isoformat() not in nights:
-        shown = ", ".join(sorted(nights, reverse=True)[:8])
-        raise SnapshotNotFoundError(f"Table {table!r} has no published night of {day}. Its newest days: {shown}.")
-    return nights[day.isoformat()]
 
 
 def _typed(contract: Contract, key: str) -> list[int] | list[str]:

@@ -14,6 +14,8 @@ from models.audit import AuditReport, Limits
 from models.errors import SnapshotNotFoundError, TableNotFoundError
 from models.scoring import Scorer
 
+NEWEST_SHOWN = 8  # days that an error names
+
 
 @dataclass(frozen=True)
 class Night:
@@ -77,9 +79,10 @@ def night_of(lake: Lakehouse, table: str, day: str) -> Snapshot:
     except TableNotFoundError:
         nights = {}
     if day not in nights:
+        newest = sorted(nights, reverse=True)[:NEWEST_SHOWN]
         raise SnapshotNotFoundError(
             f"Table {table!r} has no published night of {day}, or it was rolled back. "
-            f"Materialize {table.replace('.', '/')} of {day}."
+            f"Materialize {table.replace('.', '/')} of {day}. Its newest days: {', '.join(newest) or 'none'}."
         )
     return nights[day]
 

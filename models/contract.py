@@ -195,6 +195,11 @@ class Contract(Frozen):
         return {name: f for name, f in self.features.items() if isinstance(f, CategoryFeature)}
 
     @cached_property
+    def code_counts(self) -> list[int]:
+        """How many codes each category has, that of a missing value always among them."""
+        return [category.missing_code + 1 for category in self.categories.values()]
+
+    @cached_property
     def history(self) -> dict[str, HistoryFeature]:
         """Those of the numbers that are counted from earlier events."""
         return {name: f for name, f in self.features.items() if isinstance(f, HistoryFeature)}

@@ -34,8 +34,7 @@ def add_encoder(parts: GraphParts, contract: Contract, layout: Layout) -> str:
     if not contract.categories:
         return dense
     codes = parts.input(CATEGORIES, TensorProto.INT32, len(contract.categories))
-    sizes = [category.missing_code + 1 for category in contract.categories.values()]
-    offsets = parts.constant("code_offsets", np.cumsum([0, *sizes[:-1]]), np.int32)
+    offsets = parts.constant("code_offsets", np.cumsum([0, *contract.code_counts[:-1]]), np.int32)
     positions = parts.node("Add", [codes, offsets], "code_positions")
     columns = parts.constant("code_columns", _one_hot_columns(layout), np.int64)
     one_hot = parts.node("Gather", [columns, positions], "one_hot_columns")

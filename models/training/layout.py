@@ -47,8 +47,9 @@ def learn_layout(
     indicators = tuple(int(j) for j in np.flatnonzero(absent >= LEAST_ROWS))
     steps = steps or [NO_STEPS] * len(contract.numbers)
     cuts = tuple(edges(column, bins, at) for column, at in zip(rows.numbers.T, steps, strict=True))
-    widths = [category.missing_code + 1 for category in contract.categories.values()]
-    groupings = groupings or [ungrouped(codes, width) for codes, width in zip(rows.categories.T, widths, strict=True)]
+    groupings = groupings or [
+        ungrouped(codes, width) for codes, width in zip(rows.categories.T, contract.code_counts, strict=True)
+    ]
     medians = np.array([median(rows.numbers[:, j]) for j in range(len(contract.numbers))], np.float32)
     layout = Layout(cuts, indicators, tuple(groupings), medians)
     if not any(layout.pieces) and not any(grouping.width > 1 for grouping in groupings):

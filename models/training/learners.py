@@ -48,10 +48,7 @@ class Fold:
     @classmethod
     def of(cls, contract: Contract, inside: Part, outside: Part, seed: int) -> "Fold":
         """Learn from `inside` what the learners have in common."""
-        many, widths = (
-            many_valued(inside.rows),
-            [category.missing_code + 1 for category in contract.categories.values()],
-        )
+        many, widths = many_valued(inside.rows), contract.code_counts
         rates = learn_rates(*inside, many, widths)
         rows = cross_fitted(*inside, many, widths, seed)
         wider = with_rates(contract, len(many))

@@ -22,12 +22,11 @@ Answers = npt.NDArray[np.float64]  # [codes, contexts], log-odds
 
 def learn_groupings(contract: Contract, rows: Encoded, teacher: Teacher, seed: int) -> list[Grouping]:
     """Group the codes of every category; those of many values by what the teacher answers to them."""
-    widths = [category.missing_code + 1 for category in contract.categories.values()]
     return [
         _grouped(rows, j, width, teacher, seed)
         if len(np.unique(rows.categories[:, j])) > MOST_VALUES
         else ungrouped(rows.categories[:, j], width)
-        for j, width in enumerate(widths)
+        for j, width in enumerate(contract.code_counts)
     ]
 
 
