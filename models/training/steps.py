@@ -38,7 +38,8 @@ def _splits(trees: HistGradientBoostingClassifier) -> tuple[npt.NDArray[np.int64
     """Return feature, threshold and gain of every split of a number."""
     nodes = np.concatenate([tree.nodes for stage in trees._predictors for tree in stage])
     nodes = nodes[(nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0) & np.isfinite(nodes["num_threshold"])]
-    return nodes["feature_idx"].astype(np.int64), nodes["num_threshold"], nodes["gain"].astype(np.float64)
+    categories = 0 if trees.is_categorical_ is None else int(trees.is_categorical_.sum())  # their places come first
+    return nodes["feature_idx"].astype(np.int64) - categories, nodes["num_threshold"], nodes["gain"].astype(np.float64)
 
 
 def _steps(values: Numbers, threshold: Reals, gain: Reals) -> Reals:

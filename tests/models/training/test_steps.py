@@ -41,3 +41,14 @@ def test_trees_that_never_split_have_no_steps():
     numbers = np.zeros((100, 2), np.float32)
     trees = HistGradientBoostingClassifier(max_iter=3).fit(numbers, np.arange(100) % 2)
     assert [len(steps) for steps in sharp_steps([trees], numbers)] == [0, 0]
+
+
+def test_steps_are_those_of_their_number_whatever_categories_stand_beside_it():
+    rng = np.random.default_rng(1)
+    table = np.column_stack([rng.random((4000, 3)), rng.integers(0, 4, (4000, 2))]).astype(np.float32)
+    y = rng.random(4000) < np.where(table[:, 0] > 0.3, 0.7, 0.2) + 0.05 * table[:, 3]
+    trees = HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=4, categorical_features=[3, 4]).fit(table, y)
+    steps = sharp_steps([trees], table[:, :3])
+    assert steps[0][:2] == pytest.approx([0.3, 0.3], abs=0.02)
+    assert not len(steps[1])
+    assert not len(steps[2])
