@@ -29,8 +29,8 @@ demo-weeks: setup ## the demo's customers live on: drift is seen, retrains, is p
 	@$(BIN)/tandem demo-weeks --weeks $(WEEKS)
 
 test: setup ## run the tests, WORKERS=2 at a time; ARGS="-k night" runs some
-	@scratch=$$(mktemp -d $(IN_MEMORY)) && chmod go+x "$$scratch"; trap 'rm -rf "$$scratch"' EXIT INT TERM; \
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TMPDIR=$$scratch $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --basetemp=$$scratch/pytest $(ARGS)
+	@scratch=$$(mktemp -d $(IN_MEMORY)) && chmod go+x "$$scratch" || exit 1; trap 'rm -rf "$$scratch"' EXIT INT TERM; \
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TMPDIR="$$scratch" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --basetemp="$$scratch/pytest" $(ARGS)
 
 test-image: setup ## build the container image for real and ask it: needs root, podman, crun, mmdebstrap
 	@$(BIN)/python -m pytest -m container tests/bento/building/test_container.py $(ARGS)

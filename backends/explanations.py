@@ -64,7 +64,8 @@ def explain_published(
         )
     if declaration.events:
         where = partition_is(EVENT_DAY, scored_on) & where
-    rows = lake.read(declaration.scored_table, list(contract.features), int(night.properties["source_snapshot"]), where)
+    source, snapshot = night.properties["source_table"], int(night.properties["source_snapshot"])
+    rows = lake.read(source, list(contract.features), snapshot, where)
     what = f"{contract.model} version {version.version}: {contract.row_key} {key} on {scored_on}"
     return _explained(scorer, encode_arrow(contract, rows), what, gold[contract.output][0].as_py())
 

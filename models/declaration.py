@@ -109,19 +109,25 @@ class Training(Frozen):
     """The training budget."""
 
     seed: int = 0
-    teacher_folds: int | None = Field(None, ge=2, le=10, description="Default: 5; 3 from 50,000 training rows.")
+    teacher_folds: int | None = Field(
+        None,
+        ge=2,
+        le=10,
+        description="Default: 5; 3 from 50,000 training rows (a table counts for ten times its rarer outcome at most).",
+    )
     teacher_iterations: int = Field(1000, ge=1, le=10_000, description="Most boosting rounds for each teacher.")
     synthetic_rows: int | None = Field(
         None,
         ge=0,
         le=10_000_000,
-        description="Recombined rows that the teacher labels. Default: 60,000; 150,000 from 30,000 training rows.",
+        description="Recombined rows that the teacher labels. Default: 60,000; 150,000 from 30,000 training rows "
+        "(counted as for `teacher_folds`).",
     )
     row_presentations: int | None = Field(
         None,
         ge=1000,
         description="Rows shown to the network, at least 4 epochs. Default: 1,500,000, or twice as many from 30,000 "
-        "training rows on.",
+        "training rows on (counted as for `teacher_folds`).",
     )
 
 

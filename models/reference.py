@@ -1,8 +1,8 @@
 """What a score is explained against: rows of nobody, which travel inside the ONNX file beside the contract.
 
-Each feature of them is drawn by itself from what the training set had, so that no row is a customer's. Beside the rows
-stand the orders in which features are exchanged (`models.reasons`), so that reasons follow from the file alone.
-It is no part of the contract: nothing that scores a row reads it, and a file without one scores as well.
+Each feature of them is drawn by itself from what the training set had, so that a row is like a customer's only by
+chance. Beside the rows stand the orders in which features are exchanged (`models.reasons`), so that reasons follow from
+the file alone. It is no part of the contract: nothing that scores a row reads it, and a file without one scores too.
 """
 
 import math

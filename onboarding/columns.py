@@ -71,7 +71,7 @@ class Column:
     @cached_property
     def numbers(self) -> npt.NDArray[np.float64]:
         """A number's distinct values, ascending."""
-        found: npt.NDArray[np.float64] = self.values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        found: npt.NDArray[np.float64] = self.values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return found
 
     @property

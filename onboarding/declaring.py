@@ -19,7 +19,8 @@ from onboarding.profiling import Profiled
 from onboarding.splits import choose_split
 
 FIRST_PORT = 3001
-SAMPLE = 20_000  # examples that the baseline learns from
+SAMPLE = 20_000  # examples that the baseline learns from, about
+LEAST_OF_EACH = 500  # rows of the rarer outcome among them, where there are so many
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ def _validated(draft: Draft, path: Path) -> Declaration:
 
 
 def _sample(found: Profiled) -> pa.Table:
-    """Return some of the examples, drawn evenly."""
-    share, rng = min(1.0, SAMPLE / found.outcome.labelled), np.random.default_rng(0)
+    """Return some of the examples, drawn evenly: so many that the rarer outcome is among them, or all."""
+    outcome, rng = found.outcome, np.random.default_rng(0)
+    rarer = min(outcome.positives, outcome.negatives)
+    share = min(1.0, max(SAMPLE / outcome.labelled, LEAST_OF_EACH / rarer))
     batches = found.rows.batches(with_label=True)
     drawn = (batch if share == 1 else batch.filter(pa.array(rng.random(len(batch)) < share)) for batch in batches)
     return pa.Table.from_batches(drawn, found.rows.examples_schema)

@@ -52,8 +52,17 @@ def scalar(value: Any) -> str:
         return "true" if value else "false"
     if not isinstance(value, str):
         return f"{value:g}" if isinstance(value, float) else str(value)
-    plain = PLAIN.match(value) and value.casefold() not in WORDS
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    plain = PLAIN.fullmatch(value) and value.casefold() not in WORDS
+    return value if plain else _quoted(value)
+
+
+def _quoted(text: str) -> str:
+    """Write a text in quotes, and what is no printable character by its number."""
+    return "".join(c if c.isprintable() else _numbered(ord(c)) for c in json.dumps(text, ensure_ascii=False))
+
+
+def _numbered(character: int) -> str:
+    return f"\\u{character:04x}" if character < 0x10000 else f"\\U{character:08x}"
 
 
 def feature_lines(feature: Feature, width: int = 0, prefix: str = "  ") -> list[str]:

@@ -109,7 +109,7 @@ def are_whole(digits: pa.Array) -> bool:
 
 def are_codes(digits: pa.Array) -> bool:
     """Whether some begin with zeros, like 007, or have more digits than a number can hold."""
-    odd = pc.match_substring_regex(digits, rf"^[+-]?0\d|^\d{{{MOST_DIGITS + 1},}}$")
+    odd = pc.match_substring_regex(digits, rf"^[+-]?0\d|^[+-]?\d{{{MOST_DIGITS + 1},}}(?:\.0)?$")
     return bool(pc.any(odd).as_py())
 
 

@@ -30,10 +30,15 @@ class Label:
         return self.outcome.positive[0] if pa.types.is_string(self.type) else None
 
     def is_as_it_was(self, dtype: pa.DataType) -> bool:
-        """Whether a column of that type can be the label without a change."""
-        once = len(self.outcome.positive) == len(self.outcome.negative) == 1
-        number = {*self.outcome.positive, *self.outcome.negative} in ({"0", "1"}, {"0.0", "1.0"})
-        return once and (pa.types.is_boolean(dtype) or (pa.types.is_string(dtype) and self.type == dtype) or number)
+        """Whether a column of that type can be the label without a change: of numbers, 1 must be what means yes."""
+        if not len(self.outcome.positive) == len(self.outcome.negative) == 1:
+            return False
+        (positive,), (negative,) = self.outcome.positive, self.outcome.negative
+        if pa.types.is_string(dtype):
+            return bool(self.type == dtype)
+        if pa.types.is_boolean(dtype):
+            return positive == "true"
+        return float(positive) == 1 and float(negative) == 0
 
     def read(self, values: pa.Array) -> pa.Array:
         """Return the label of each row; null where there is none yet."""

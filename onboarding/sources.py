@@ -121,6 +121,8 @@ def _simple(dtype: pa.DataType) -> pa.DataType:
     """Return the type, of those that an Iceberg table and the encoder know, that holds the same values."""
     if pa.types.is_dictionary(dtype):
         return _simple(dtype.value_type)
+    if pa.types.is_uint64(dtype):
+        return pa.string()  # the larger half fits no integer of Iceberg
     if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype) or pa.types.is_time(dtype):
         return pa.string()
     if pa.types.is_integer(dtype):

@@ -56,6 +56,7 @@ class Staged:
     connection: duckdb.DuckDBPyConnection = field(default_factory=duckdb.connect, repr=False)
 
     def __post_init__(self) -> None:
+        self.connection.execute("SET TimeZone = 'UTC'")  # or times come back in the machine's
         self.connection.execute(f"SET temp_directory = '{_quoted(self.path.parent)}'")
 
     @property

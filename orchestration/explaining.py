@@ -77,7 +77,7 @@ def pictured(explanation: "Explanation", most: int) -> RenderableType:
     table.add_column("")
     largest = max((abs(amount) for _, _, amount in explanation.reasons), default=0.0)
     for name, value, amount in explanation.reasons[:most]:
-        table.add_row(name, _shown(value), f"{amount:+.3f}", _bar(amount, largest))
+        table.add_row(Text(name), Text(_shown(value)), f"{amount:+.3f}", _bar(amount, largest))
     others = [amount for _, _, amount in explanation.reasons[most:]]
     if others:
         table.add_row(f"{len(others)} others", "", f"{sum(others):+.3f}", _bar(sum(others), largest), style="dim")
@@ -89,7 +89,7 @@ def _lines(explanation: "Explanation") -> Iterator[str]:
     as_published = ", as published" if explanation.published is not None and explanation.agrees else ""
     yield f"probability {explanation.probability:.4f}{as_published}; threshold {explanation.threshold:g}: {decided}"
     if not explanation.agrees:
-        yield f"published as {explanation.published:.4f}: by another kind of CPU, or the row was changed since"
+        yield f"published as {explanation.published:.4f}: by another kind of CPU"
     yield f"base        {explanation.base_probability:.4f}; what moved the score from there, in log-odds:"
 
 

@@ -102,9 +102,7 @@ def _near(address: str) -> str:
 
 def parity(facts: Facts) -> str:
     """Return a line about the proof that the API agrees with Gold."""
-    key = dg.AssetCheckKey(dg.AssetKey([facts.declaration.name, "api"]), "api_agrees_with_gold")
-    record = facts.instance.get_latest_asset_check_evaluation_record(key)
-    evaluation = record.event.dagster_event.event_specific_data if record else None
+    evaluation = _proof(facts)
     if evaluation is None:
         return "[red]✗[/red] parity was not checked"
     found = {name: value.value for name, value in evaluation.metadata.items()}
@@ -113,6 +111,18 @@ def parity(facts: Facts) -> str:
     if "latency_p50_ms" in found:
         text += f" (p50 {found['latency_p50_ms']:.1f} ms, p99 {found['latency_p99_ms']:.1f} ms)"
     return text
+
+
+def agrees(facts: Facts) -> bool:
+    """Whether the proof was made, and the API agrees with Gold."""
+    evaluation = _proof(facts)
+    return evaluation is not None and bool(evaluation.passed)
+
+
+def _proof(facts: Facts) -> Any:
+    key = dg.AssetCheckKey(dg.AssetKey([facts.declaration.name, "api"]), "api_agrees_with_gold")
+    record = facts.instance.get_latest_asset_check_evaluation_record(key)
+    return record.event.dagster_event.event_specific_data if record else None
 
 
 def one_entity(facts: Facts) -> tuple[dict[str, Any], dict[str, Any]]:

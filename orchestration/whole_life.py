@@ -14,7 +14,7 @@ from models.errors import TandemError
 from orchestration.home import prepare
 from orchestration.life import Life, screen, stay_up
 from orchestration.progress import Stages
-from orchestration.summary import Facts, models_table, night_table, one_entity, parity, side_by_side
+from orchestration.summary import Facts, agrees, models_table, night_table, one_entity, parity, side_by_side
 
 
 def run_model(settings: Settings, model: str, *, stay: bool) -> None:
@@ -36,6 +36,8 @@ def run_model(settings: Settings, model: str, *, stay: bool) -> None:
             stages.close()
             facts = Facts(life.declaration, life.backends, instance, life.url, time.monotonic() - begun)
             console.print(_summary(facts))
+            if not agrees(facts):
+                raise TandemError(f"The API does not agree with {life.declaration.predictions_table}: see above.")
             if stay:
                 stay_up(console, life.url, process.wait)
 

@@ -1,7 +1,7 @@
 """Rows to explain scores against: each feature drawn by itself, at evenly spaced ranks of its training values.
 
 A Latin hypercube (McKay et al., 1979) of the marginals: every share of a feature's values, missing ones among them, is
-there as often as in training, and no row is anybody's.
+there as often as in training. A row is put together from many, and like a customer's only by chance.
 """
 
 from typing import TypeVar

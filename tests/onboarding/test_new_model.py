@@ -1,5 +1,8 @@
 """From a file or a table to Iceberg and a declaration, and back out of it: nothing half-made, nothing lost."""
 
+import time
+from datetime import UTC, datetime
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +11,8 @@ from backends.lakehouse.catalog import Lakehouse
 from backends.settings import Settings
 from models.declaration import load_declaration
 from models.errors import LakehouseError, OnboardingError
-from onboarding import new_model
+from models.training.split import labels
+from onboarding import declaring, new_model
 from tests.lives import write_table
 from tests.onboarding.tables import changed, customers, made_from, with_column, write_csv
 
@@ -102,6 +106,51 @@ def test_a_table_that_can_be_used_as_it_is_is_not_copied(home, csv):
     assert set(tables(home)) == {"m_examples", "m_population"}
 
 
+@pytest.mark.parametrize(
+    ("values", "positive", "copied"),
+    [
+        ((1, 0), None, False),
+        ((1, 0), "0", True),  # a column of numbers is read with 1 as yes
+        ((True, False), "false", True),
+        (("1", "0"), None, True),  # and texts of which one has to be named
+    ],
+)
+def test_what_means_yes_in_a_table_of_the_catalog_is_what_was_asked_for(home, values, positive, copied):
+    yes, no = values
+    table = pa.table(ROWS | {"left": [yes if value == "yes" else no for value in ROWS["left"]]})
+    write_table(home, "silver.theirs", table.drop_columns(["joined"]))  # texts that hold dates are copied anyway
+    made = made_from(home, "silver.theirs", positive=positive)
+    assert (made.declaration.examples.table != "silver.theirs") == copied
+    left = ROWS["left"].count("yes")
+    expected = left if positive is None else len(ROWS["left"]) - left
+    examples = tables(home)[made.declaration.examples.table.removeprefix("silver.")]
+    assert labels(made.declaration, examples).sum() == made.profiled.outcome.positives == expected
+
+
+def test_numbers_that_no_float_holds_and_times_of_any_zone_are_read_as_they_are(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    many = len(ROWS["left"])
+    more = {
+        "flake": pa.array([2**60 + 3 * n * n for n in range(many)], pa.int64()),
+        "hash": pa.array([2**63 + 5 * n for n in range(many)], pa.uint64()),
+        "seen": pa.array([datetime(2026, 1, 1 + n % 28, tzinfo=UTC) for n in range(many)], pa.timestamp("us", "UTC")),
+    }
+    pq.write_table(pa.table(ROWS | more), tmp_path / "t.parquet")
+    made = made_from(home, tmp_path / "t.parquet", key="hash")
+    assert made.declaration.entity_key == "hash"
+    population = tables(home)["m_population"]
+    assert set(population["hash"].to_pylist()) == {str(2**63 + 5 * n) for n in range(many)}
+    assert population["seen"].to_pylist()[0] == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_of_rare_outcomes_the_baseline_has_all(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(declaring, "SAMPLE", 60)
+    rows = ROWS | {"left": ["yes" if n % 50 == 0 else "no" for n in range(len(ROWS["left"]))]}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    assert made_from(home, tmp_path / "t.parquet").baseline.rows == len(ROWS["left"])
+
+
 def test_a_table_that_needs_it_is_copied_and_that_is_said(home):
     half = ROWS | {"left": [value if n % 2 else "" for n, value in enumerate(ROWS["left"])]}
     write_table(home, "silver.theirs", pa.table(half))
@@ -156,7 +205,15 @@ def test_a_key_that_answers_use_themselves_is_renamed(home, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("a: b", "#1"), ("- x", "yes"), ("'q' \"d\"", "{[,]}"), ("#", "nil"), ("ü € 😀", "tab\there"), ("true", "0x1F")],
+    [
+        ("a: b", "#1"),
+        ("- x", "yes"),
+        ("'q' \"d\"", "{[,]}"),
+        ("#", "nil"),
+        ("ü € 😀", "tab\there"),
+        ("true", "0x1F"),
+        ("x\x81", "a\x85b"),
+    ],
 )
 def test_whatever_stands_in_names_and_values_the_declaration_can_be_read(home, tmp_path, name, value):
     table = with_column(ROWS, name, lambda n, _: value if n % 2 else f"{value} too")

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -135,6 +136,14 @@ def test_the_table_shows_the_largest_first_and_sums_the_others_up(home):
     assert f"{sum(amount for _, _, amount in found.reasons[3:]):+.3f}" in text
     assert "as published" in text
     assert f"base        {found.base_probability:.4f}" in text
+
+
+def test_brackets_in_names_and_values_are_shown_as_they_are(home):
+    found = replace(told(home, "1"), reasons=[("weight [kg]", "[under 30]", 0.5), ("plan", "a [/b] c", 0.2)])
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(pictured(found, 3))
+    text = console.export_text()
+    assert all(shown in text for shown in ("weight [kg]", "[under 30]", "a [/b] c"))
 
 
 def test_the_verb_prints_it_and_says_what_is_wrong(home, monkeypatch):
