@@ -7,7 +7,7 @@ histories loaded. The stores are loaded anew in every run, so what an earlier on
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from math import inf
 from typing import ClassVar
@@ -68,12 +68,14 @@ class SwipeHome(ApiHome):
     def draw(self) -> pa.Table:
         """Return swipes of all days, with their features."""
         with self._lakehouse() as lake:
+            self._write(lake)
             return _some(lake.read(self.declaration.features_table), SAMPLE_ROWS)
 
     def load(self, stores: Sequence[str]) -> None:
         """Load the stores with the histories that the newest night has counted from, and fill those of hot cards."""
         self._forget(stores)
         with self._lakehouse() as lake:
+            self._write(lake)
             self._publish(lake)
             for store in stores:
                 scratch = self.settings(LMDB).scratch
@@ -91,11 +93,18 @@ class SwipeHome(ApiHome):
 
     def _write(self, lake: Lakehouse) -> None:
         """Make the stream, and count the histories of all its days."""
-        if lake.catalog.table_exists(TRANSACTIONS) and lake.snapshot(TRANSACTIONS).rows == self.rows:
+        if self._is_written(lake):
             return
         write_transactions(lake, LocalEngine(THREADS), self.stream, lambda _: None)
-        days = [date.fromordinal(self.stream.first_day.toordinal() + day) for day in self.stream.days]
+        days = [self.stream.first_day + timedelta(days=day) for day in self.stream.days]
         write_event_features(lake, self.declaration, days, self.settings(LMDB).scratch, THREADS)
+
+    def _is_written(self, lake: Lakehouse) -> bool:
+        """Whether the lake has a stream of as many swipes, and the histories of that one."""
+        if not all(map(lake.catalog.table_exists, (TRANSACTIONS, self.declaration.features_table))):
+            return False
+        stream, features = lake.snapshot(TRANSACTIONS), lake.snapshot(self.declaration.features_table)
+        return stream.rows == self.rows and features.properties.get("source_snapshot") == str(stream.id)
 
     def _publish(self, lake: Lakehouse) -> None:
         """Score the last day: the histories are loaded up to its end."""
