@@ -1,25 +1,27 @@
 """Why a published row has its score, or a row that stands nowhere would have one: from the bytes that scored it."""
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import numpy as np
+from pydantic_core import from_json
 
 from backends.gold_tables import PARTITION
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.reading import is_one_of, partition_is
 from backends.nights import newest_night, night_of
 from backends.registry import Registry
-from models.contract import Contract
 from models.declaration import Declaration
 from models.encoding import Encoded, encode_arrow, encode_rows
 from models.errors import ContractError, EntityNotFoundError, Problem, ValueRejectedError
 from models.event_rules import EVENT_DAY
-from models.reasons import Explainer, values_of
+from models.reasons import Explainer
 from models.scoring import Scorer
+
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def explain_published(
     version = registry.version(declaration.name, int(night.properties["model_version"]))
     scorer = Scorer(registry.read_version(version), night.properties["model_sha256"])
     contract, scored_on = scorer.contract, date.fromisoformat(night.properties["scored_on"])
-    where = is_one_of(contract.row_key, _typed(contract, key))
+    keys: list[Any] = [key_of(contract.row_key, key, integer=contract.row_key_type == "integer")]
+    where = is_one_of(contract.row_key, keys)
     gold = lake.read(
         declaration.predictions_table, [contract.output], night.id, partition_is(PARTITION, scored_on) & where
     )
@@ -91,8 +94,8 @@ def explanation_of(answer: Mapping[str, Any], what: str) -> Explanation:
 
 
 def _explained(scorer: Scorer, row: Encoded, what: str, published: float | None = None) -> Explanation:
-    scores, values = scorer.score(row), values_of(scorer.contract, row)
-    (reasons,) = Explainer(scorer).explain(row[:1], scores[:1])
+    scores, explainer = scorer.score(row), Explainer(scorer)
+    (reasons,), values = explainer.explain(row[:1], scores[:1]), explainer.values(row)
     return Explanation(
         what,
         float(scores[0]),
@@ -104,22 +107,21 @@ def _explained(scorer: Scorer, row: Encoded, what: str, published: float | None 
     )
 
 
-def _typed(contract: Contract, key: str) -> list[int] | list[str]:
-    if contract.row_key_type == "string":
-        return [key]
-    try:
-        return [int(key)]
-    except ValueError as error:
-        raise ContractError(
-            f"{contract.row_key} {key!r} is no key of {contract.model}: give a whole number."
-        ) from error
+def key_of(name: str, text: str, *, integer: bool) -> int | str:
+    """Read a row's key as it was typed, which a shell does not tell a number from a text; `ContractError` for none."""
+    if not integer and text.encode(errors="ignore").decode() == text:
+        return text
+    if integer and WHOLE_NUMBER.fullmatch(text) and -(2**63) <= int(text) < 2**63:
+        return int(text)
+    remedy = "a whole number of at most 64 bits, in digits alone" if integer else "a text in UTF-8"
+    raise ContractError(f"{name} {text!r} is no key: give {remedy}.")
 
 
 def json_object(text: str) -> dict[str, Any]:
     """Read values by feature name; `ValueRejectedError` for what is no JSON object."""
     remedy = 'Give values by feature name, like {"tenure_months": 3}.'
     try:
-        read = json.loads(text)
+        read = from_json(text, allow_inf_nan=False)  # as the service reads it
     except ValueError as error:
         raise ValueRejectedError([Problem("features", text, f"is not JSON: {error}", remedy)]) from error
     if not isinstance(read, dict):

@@ -49,10 +49,10 @@ class Figures:
     def __str__(self) -> str:
         """One line for a person."""
         return (
-            f"{self.features} features, {self.reference_rows} reference rows: error {self.mean_error:.2%} on average "
-            f"and {self.largest_error:.2%} at most, by the largest contribution; the first reason is the same in "
-            f"{self.same_first:.0%}, the first three are in {self.same_three:.0%}; {self.milliseconds:.2f} ms of CPU a "
-            f"row, p99 {self.slowest:.2f} ms"
+            f"{self.features} features, {self.reference_rows} reference rows: error {self.mean_error:.2%} on average, "
+            f"{self.largest_error:.2%} where a row's is largest, by its largest contribution; the first reason is the "
+            f"same in {self.same_first:.0%}, the first three are in {self.same_three:.0%}; {self.milliseconds:.2f} ms "
+            f"of CPU a row, p99 {self.slowest:.2f} ms"
         )
 
 

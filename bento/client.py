@@ -43,7 +43,12 @@ class ApiClient:
         secret = (key or Settings().api_key).get_secret_value()
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         headers |= {"X-Request-ID": request_id} if request_id else {}
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)
+        except httpx.InvalidURL as error:
+            raise ServiceUnreachableError(
+                f"{url} is no address of a service ({error}). Give one like http://127.0.0.1:3001."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +88,14 @@ class ApiClient:
         """Have the service go the way of a request: `OnlineStoreError` when it could not answer one."""
         self._call("GET", "/readyz")
 
+    def datatypes(self, model: str) -> dict[str, str]:
+        """Return what a request may have, by name: the datatypes of the Open Inference Protocol."""
+        response = self._request("GET", f"/v2/models/{model}")
+        try:
+            return {tensor["name"]: tensor["datatype"] for tensor in response.json()["inputs"]}
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._no_service_of_ours("GET", f"/v2/models/{model}", response, "no metadata") from error
+
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to one request: an entity key, `features`, or both; with `reasons` it says why."""
         return self._call("POST", "/predict", json=body)
@@ -97,8 +110,10 @@ class ApiClient:
         response = self._request(method, path, **content)
         try:
             answer = response.json()
+            if not isinstance(answer, dict):
+                raise TypeError(f"{type(answer).__name__} in place of an object")
             if response.status_code == httpx.codes.OK:
-                return answer  # type: ignore[no-any-return]  # JSON
+                return answer
             error_of_service = _error_of(answer["error"])
         except (ValueError, TypeError, KeyError) as error:
             raise self._no_service_of_ours(method, path, response, "no JSON") from error

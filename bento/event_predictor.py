@@ -15,7 +15,7 @@ from backends.histories import HistoryStore, Remembered, open_histories
 from backends.online_store import open_store
 from bento.event_reader import AskedEvent, EventReader, written
 from bento.lineage import Lineage
-from bento.observing.watch import Scored, Watch
+from bento.observing.watch import Scored
 from bento.predictor import Call, Outcome, Predictor, iso
 from models.encoding import Encoded
 from models.errors import ValueRejectedError
@@ -77,23 +77,15 @@ class EventPredictor(Predictor):
         event = np.zeros(1, self._history.dtype)
         history_values(self._history, event, event)
 
-    def _outcomes(self, requests: Sequence[Any], place: str, watch: Watch | None, whole: bool = False) -> list[Outcome]:
-        call = Call(place, {}, [], [], watch or Watch())
+    def _answered(self, call: Call, requests: Sequence[Any], whole: bool) -> list[Outcome]:
         if swipes := self._read(call, requests, whole):
             self._answer(call, swipes, self.histories.fetch_and_append(swipes.entities, swipes.events, swipes.record))
-            if call.reasons:
-                self._explain(call)
         return [call.outcomes.get(row, {}) for row in range(len(requests))]
 
-    async def _outcomes_async(
-        self, requests: Sequence[Any], place: str, watch: Watch | None, whole: bool = False
-    ) -> list[Outcome]:
-        call = Call(place, {}, [], [], watch or Watch())
+    async def _answered_async(self, call: Call, requests: Sequence[Any], whole: bool) -> list[Outcome]:
         if swipes := self._read(call, requests, whole):
             asked = self.histories.fetch_and_append_async(swipes.entities, swipes.events, swipes.record)
             self._answer(call, swipes, await asked)
-            if call.reasons:
-                await self._explain_async(call)
         return [call.outcomes.get(row, {}) for row in range(len(requests))]
 
     def _read(self, call: Call, requests: Sequence[Any], whole: bool) -> _Swipes | None:
@@ -106,8 +98,7 @@ class EventPredictor(Predictor):
                 call.refuse(row, error)
         asked, parts = self._encoded(call, asked)
         if reasons := {one.row: one.reasons for one in asked if one.reasons}:
-            self._explaining.check(reasons)
-            call.reasons.update(reasons)
+            self._reserve(call, reasons)
         call.watch.mark("parse")
         if not asked or (whole and call.outcomes):
             return None

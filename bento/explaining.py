@@ -4,8 +4,9 @@ What a request may ask is in `request_reader`, what a reason is in `models.reaso
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from bento.observing.watch import Scored
 from bento.schema import REASONS
 from models.errors import ModelFileError, OverloadedError, Problem, ValueRejectedError
-from models.reasons import Explainer, values_of
+from models.reasons import Explainer
 from models.scoring import Scorer
 
 MOST_ROWS = 20  # of one call: a row takes as long as some thousand scores
@@ -23,6 +24,7 @@ MOST_WAITING = 100  # rows; who comes last waits for all of them, at most half a
 
 Counts = Mapping[int, int]  # how many reasons, by the row's position in the call
 Outcomes = Mapping[int, Any]  # answers and errors, by the same
+Begun = tuple[dict[str, Any], Future[dict[str, Any]]]  # an answer, and what it will say of its reasons
 
 
 class Explaining:
@@ -33,11 +35,11 @@ class Explaining:
         self._lock = Lock()
         self._waiting = 0
 
-    def check(self, asked: Counts) -> None:
-        """Refuse a call whose reasons cannot be given, before anything is looked up or recorded.
+    def reserve(self, asked: Counts) -> None:
+        """Keep room for the rows of a call, before anything is looked up or recorded; `release` has to follow.
 
         Raises `ValueRejectedError` for too many rows and for a model without reference rows, `OverloadedError` while
-        too many rows wait.
+        too many rows wait; nothing is kept then.
         """
         if len(asked) > MOST_ROWS:
             remedy = f"Ask for the reasons of at most {MOST_ROWS} rows in one call, and for the others without."
@@ -46,16 +48,29 @@ class Explaining:
             _ = self._explainer
         except ModelFileError as error:
             raise ValueRejectedError([Problem(REASONS, None, "cannot be given", str(error))]) from error
-        if self._waiting + len(asked) > MOST_WAITING:
-            raise OverloadedError(f"{self._waiting} rows wait for their reasons. Try again, or ask without reasons.")
+        with self._lock:
+            if (waiting := self._waiting) + len(asked) <= MOST_WAITING:
+                self._waiting += len(asked)
+                return
+        raise OverloadedError(f"{waiting} rows wait for their reasons. Try again, or ask without reasons.")
+
+    def release(self, asked: Counts) -> None:
+        """Give back what was kept for a call that is over, however it ended."""
+        with self._lock:
+            self._waiting -= len(asked)
 
     def add(self, asked: Counts, scored: Scored | None, outcomes: Outcomes) -> None:
         """Put reasons into the answers that asked for them; errors stay as they are."""
-        self._begun(asked, scored, outcomes).result()
+        with self._begun(asked, scored, outcomes) as begun:
+            for answer, reasons in begun:
+                answer |= reasons.result()
 
     async def add_async(self, asked: Counts, scored: Scored | None, outcomes: Outcomes) -> None:
         """Do as `add`, while the event loop serves others."""
-        await asyncio.wrap_future(self._begun(asked, scored, outcomes))
+        with self._begun(asked, scored, outcomes) as begun:
+            for answer, reasons in begun:
+                found = await asyncio.wrap_future(reasons)
+                answer |= found
 
     @cached_property
     def _explainer(self) -> Explainer:
@@ -65,27 +80,24 @@ class Explaining:
     def _thread(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, thread_name_prefix="reasons")
 
-    def _begun(self, asked: Counts, scored: Scored | None, outcomes: Outcomes) -> "Future[None]":
-        self._count(len(asked))
-        work = self._thread.submit(self._add, asked, scored, outcomes)
-        work.add_done_callback(lambda _: self._count(-len(asked)))
-        return work
-
-    def _count(self, rows: int) -> None:
-        with self._lock:
-            self._waiting += rows
-
-    def _add(self, asked: Counts, scored: Scored | None, outcomes: Outcomes) -> None:
-        for i, position in enumerate(scored.positions if scored else ()):
-            answer = outcomes[position]
-            if scored and position in asked and isinstance(answer, dict):
-                answer |= self._reasons(scored, i, asked[position])
+    @contextmanager
+    def _begun(self, asked: Counts, scored: Scored | None, outcomes: Outcomes) -> Iterator[list[Begun]]:
+        """Have the thread look for a call's reasons, row by row, as long as somebody waits for them."""
+        begun: list[Begun] = []
+        try:
+            for i, position in enumerate(scored.positions if scored else ()):
+                if scored and position in asked and isinstance(answer := outcomes[position], dict):
+                    begun.append((answer, self._thread.submit(self._reasons, scored, i, asked[position])))
+            yield begun
+        finally:
+            for _, reasons in begun:
+                reasons.cancel()
 
     def _reasons(self, scored: Scored, i: int, count: int) -> dict[str, Any]:
         """Return what an answer says of its reasons: the values are those that were scored, sent or stored."""
-        row, contract = scored.rows[i : i + 1], self._scorer.contract
+        row = scored.rows[i : i + 1]
         (reasons,) = self._explainer.explain(row, np.array(scored.scores[i : i + 1], np.float32))
-        values = values_of(contract, row)
+        values = self._explainer.values(row)
         return {
             "base_probability": reasons.base_probability,
             REASONS: [

@@ -16,6 +16,7 @@ from models.errors import (
     ValueRejectedError,
 )
 
+MOST_PROBLEMS = 100  # that one answer names; a body of a megabyte may have a hundred thousand
 RETRY_AFTER_SECONDS = 1  # said with every 503: a store is looked for again at each request
 
 _STATUSES: dict[type[TandemError], int] = {
@@ -33,12 +34,19 @@ def status_of(error: BaseException) -> int:
 
 
 def body_of(error: BaseException) -> dict[str, Any]:
-    """Return `{"error": {"status", "type", "message", "fields"}}`; `fields` has each problem of a refused request."""
+    """Return `{"error": {"status", "type", "message", "fields"}}`; `fields` has the problems of a refused request.
+
+    Of more than `MOST_PROBLEMS` the first are named, and how many there are.
+    """
     status = status_of(error)
     if status == 500:
         return _body(500, "ServiceError", "The service failed. Its log says why. Try again, or ask whoever runs it.")
-    problems = error.problems if isinstance(error, ValueRejectedError | EntityNotFoundError) else ()
-    return _body(status, type(error).__name__, str(error), problems)
+    problems = list(error.problems) if isinstance(error, ValueRejectedError | EntityNotFoundError) else []
+    if len(problems) <= MOST_PROBLEMS:
+        return _body(status, type(error).__name__, str(error), problems)
+    first = problems[:MOST_PROBLEMS]
+    message = f"{ValueRejectedError(first)} ({len(problems)} problems, the first {MOST_PROBLEMS}.)"
+    return _body(status, type(error).__name__, message, first)
 
 
 def refusal(status: int, kind: str, problem: Problem) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from backends.online_store import OnlineStore, Vectors
 from backends.vectors import NOT_A_TIME, Key
 from bento.explaining import Explaining
+from bento.guard.threads import in_thread
 from bento.lineage import Lineage
 from bento.observing.watch import Scored, Watch
 from bento.request_reader import Asked, RequestReader, reasons_of
@@ -58,7 +59,7 @@ class Call:
     looked_up: list[Asked]
     brought: list[Asked]
     watch: Watch
-    reasons: dict[int, int] = field(default_factory=dict)  # how many, for the rows that ask for any
+    reasons: dict[int, int] = field(default_factory=dict)  # how many, for the rows for which room is kept
 
     @property
     def keys(self) -> list[Key]:
@@ -136,9 +137,12 @@ class Predictor:
         """
         return self._only(self._outcomes([request], "", watch))
 
-    async def predict_async(self, request: Any, watch: Watch | None = None) -> dict[str, Any]:
-        """Do as `predict`, while the event loop serves others when the store has to wait for a network."""
-        return self._only(await self._outcomes_async([request], "", watch))
+    async def predict_async(self, request: Any, watch: Watch | None = None, aside: bool = False) -> dict[str, Any]:
+        """Do as `predict`, while the event loop serves others when the store has to wait for a network.
+
+        With `aside` all but the search for reasons is done in a thread: for what would keep the loop busy for long.
+        """
+        return self._only(await self._outcomes_async([request], "", watch, aside=aside))
 
     def predict_many(self, requests: Sequence[Any], watch: Watch | None = None, whole: bool = False) -> list[Outcome]:
         """Score requests as `predict` does; what it would raise for one of them stands in that one's place.
@@ -151,24 +155,17 @@ class Predictor:
         outcomes = self.predict_rows(requests, watch, whole)
         return [o if isinstance(o, TandemError) else o | self.facts for o in outcomes]
 
-    async def predict_many_async(
-        self, requests: Sequence[Any], watch: Watch | None = None, whole: bool = False
-    ) -> list[Outcome]:
-        """Do as `predict_many`, while the event loop serves others when the store has to wait for a network."""
-        outcomes = await self.predict_rows_async(requests, watch, whole)
-        return [o if isinstance(o, TandemError) else o | self.facts for o in outcomes]
-
     def predict_rows(self, requests: Sequence[Any], watch: Watch | None = None, whole: bool = False) -> list[Outcome]:
         """Do as `predict_many`, but leave out of each answer what is the same for all of them, `facts`."""
         self._check_number(requests)
         return self._outcomes(requests, "[{}]", watch, whole)
 
     async def predict_rows_async(
-        self, requests: Sequence[Any], watch: Watch | None = None, whole: bool = False
+        self, requests: Sequence[Any], watch: Watch | None = None, whole: bool = False, aside: bool = False
     ) -> list[Outcome]:
-        """Do as `predict_rows`, while the event loop serves others when the store has to wait for a network."""
+        """Do as `predict_rows`, in the way of `predict_async`."""
         self._check_number(requests)
-        return await self._outcomes_async(requests, "[{}]", watch, whole)
+        return await self._outcomes_async(requests, "[{}]", watch, whole, aside)
 
     def _check_number(self, requests: Sequence[Any]) -> None:
         limit = self.contract.api.batch_limit
@@ -184,63 +181,65 @@ class Predictor:
             raise outcome
         return outcome | self.facts
 
-    def _outcomes(
-        self,
-        requests: Sequence[Any],
-        place: str,
-        watch: Watch | None,
-        whole: bool = False,  # noqa: ARG002
-    ) -> list[Outcome]:
-        """Answer each request; `place` says how a row's number is written behind a field's name.
-
-        A store that is only read has nothing to lose, whatever `whole` says.
-        """
-        call = self._opened(requests, place, watch or Watch())
-        vectors = self.store.get_many(self.contract, call.keys) if call.keys else None
-        outcomes = self._closed(call, vectors)
-        if call.reasons:
-            self._explain(call)
-        return outcomes
+    def _outcomes(self, requests: Sequence[Any], place: str, watch: Watch | None, whole: bool = False) -> list[Outcome]:
+        """Answer each request; `place` says how a row's number is written behind a field's name."""
+        call = Call(place, {}, [], [], watch or Watch())
+        try:
+            outcomes = self._answered(call, requests, whole)
+            if call.reasons:
+                self._explaining.add(call.reasons, call.watch.scored, call.outcomes)
+                call.watch.mark("explain")
+            return outcomes
+        finally:
+            if call.reasons:
+                self._explaining.release(call.reasons)
 
     async def _outcomes_async(
-        self,
-        requests: Sequence[Any],
-        place: str,
-        watch: Watch | None,
-        whole: bool = False,  # noqa: ARG002
+        self, requests: Sequence[Any], place: str, watch: Watch | None, whole: bool = False, aside: bool = False
     ) -> list[Outcome]:
-        call = self._opened(requests, place, watch or Watch())
-        vectors = await self.store.get_many_async(self.contract, call.keys) if call.keys else None
-        outcomes = self._closed(call, vectors)
-        if call.reasons:
-            await self._explain_async(call)
-        return outcomes
+        call = Call(place, {}, [], [], watch or Watch())
+        try:
+            if aside:
+                outcomes = await in_thread(self._answered, call, requests, whole)
+            else:
+                outcomes = await self._answered_async(call, requests, whole)
+            if call.reasons:
+                await self._explaining.add_async(call.reasons, call.watch.scored, call.outcomes)
+                call.watch.mark("explain")
+            return outcomes
+        finally:
+            if call.reasons:
+                self._explaining.release(call.reasons)
 
-    def _explain(self, call: Call) -> None:
-        """Put reasons into the answers that asked for them."""
-        self._explaining.add(call.reasons, call.watch.scored, call.outcomes)
-        call.watch.mark("explain")
+    def _answered(self, call: Call, requests: Sequence[Any], whole: bool) -> list[Outcome]:  # noqa: ARG002
+        """Answer each request, but for reasons. A store that is only read loses nothing, whatever `whole` says."""
+        self._open(call, requests)
+        return self._closed(call, self.store.get_many(self.contract, call.keys) if call.keys else None)
 
-    async def _explain_async(self, call: Call) -> None:
-        await self._explaining.add_async(call.reasons, call.watch.scored, call.outcomes)
-        call.watch.mark("explain")
+    async def _answered_async(self, call: Call, requests: Sequence[Any], whole: bool) -> list[Outcome]:  # noqa: ARG002
+        self._open(call, requests)
+        return self._closed(call, await self.store.get_many_async(self.contract, call.keys) if call.keys else None)
 
-    def _opened(self, requests: Sequence[Any], place: str, watch: Watch) -> Call:
+    def _open(self, call: Call, requests: Sequence[Any]) -> None:
         """Read requests as far as possible without the store."""
-        call = Call(place, {}, [], [], watch)
+        reasons: dict[int, int] = {}
         for row, request in enumerate(requests):
             try:
                 asked = self._reader.read(row, request)
-                if len(request) > 1 and REASONS in request and (reasons := reasons_of(request)):
-                    call.reasons[row] = reasons
+                if len(request) > 1 and REASONS in request and (count := reasons_of(request)):
+                    reasons[row] = count
             except ValueRejectedError as error:
                 call.refuse(row, error)
             else:
                 (call.brought if asked.whole else call.looked_up).append(asked)
-        if call.reasons:
-            self._explaining.check(call.reasons)
-        watch.mark("parse")
-        return call
+        if reasons:
+            self._reserve(call, reasons)
+        call.watch.mark("parse")
+
+    def _reserve(self, call: Call, reasons: Mapping[int, int]) -> None:
+        """Keep room for a call's reasons; from now on it has some to give back."""
+        self._explaining.reserve(reasons)
+        call.reasons.update(reasons)
 
     def _closed(self, call: Call, vectors: Vectors | None) -> list[Outcome]:
         """Return the outcome of each request, now that the store has answered."""

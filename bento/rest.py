@@ -1,7 +1,7 @@
 """The model's own REST API as a bare ASGI app in front of BentoML's, whose middlewares cost more than an answer.
 
 BentoML documents these routes and its clients call them; whatever else is asked for is BentoML's to answer. Nothing
-here blocks the event loop longer than one read of the online store.
+here blocks the event loop longer than one read of the online store, or of a body's JSON.
 """
 
 import asyncio
@@ -13,8 +13,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import from_json, to_json
 
-from bento.failures import RETRY_AFTER_SECONDS, body_of, refusal, status_of
-from bento.guard.admission import INLINE_BYTES
+from bento.failures import MOST_PROBLEMS, RETRY_AFTER_SECONDS, body_of, refusal, status_of
 from bento.observing.watch import Watch
 from bento.observing.watcher import REST, Watcher
 from bento.predictor import Outcome, Predictor
@@ -28,6 +27,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 ROWS = "rows"
+# Of a body: up to here the event loop waits about as long as a thread would cost. A larger one is answered in a thread,
+# but parsed in the loop: the parser lets no other thread run.
+INLINE_BYTES = 16_384
 NOTHING: Mapping[str, Any] = {}
 LONGEST_REQUEST_ID = 128
 JSON = b"application/json"
@@ -68,7 +70,7 @@ class Rest:
             (b"x-model-version", _ascii(predictor.lineage.version)),
             (b"x-model-sha256", _ascii(predictor.scorer.sha256)),
         ]
-        self._posts = {"/predict": (predict, predict_async), "/predict_many": (predict_many, predict_many_async)}
+        self._posts = {"/predict": predict_async, "/predict_many": predict_many_async}
         self._gets = {"/lineage": self._lineage, "/readyz": self._readiness}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,10 +112,7 @@ class Rest:
     async def _answer(self, scope: Scope, body: bytes, watch: Watch) -> tuple[int, dict[str, Any]]:
         if (media_type := media_type_of(scope)) is not None and not is_json(media_type):
             return 415, _wrong_media_type(media_type)
-        answer, answer_async = self._posts[scope["path"]]
-        if len(body) <= INLINE_BYTES:
-            return await answered_async(answer_async, self._predictor, body, watch)
-        return await asyncio.to_thread(answered, answer, self._predictor, body, watch)
+        return await answered_async(self._posts[scope["path"]], self._predictor, body, watch)
 
     async def _reply(
         self, send: Send, request_id: str, status: int, content: dict[str, Any], headers: Headers | None = None
@@ -149,8 +148,8 @@ def predict(predictor: Predictor, body: bytes, watch: Watch | None = None) -> di
 
 
 async def predict_async(predictor: Predictor, body: bytes, watch: Watch | None = None) -> dict[str, Any]:
-    """Return what `predict` does; the event loop serves others while the store is waited for."""
-    return await predictor.predict_async(parsed(body), watch)
+    """Return what `predict` does; the event loop serves others while the store, or a thread, is waited for."""
+    return await predictor.predict_async(parsed(body), watch, len(body) > INLINE_BYTES)
 
 
 def predict_many(predictor: Predictor, body: bytes, watch: Watch | None = None) -> dict[str, Any]:
@@ -159,8 +158,9 @@ def predict_many(predictor: Predictor, body: bytes, watch: Watch | None = None) 
 
 
 async def predict_many_async(predictor: Predictor, body: bytes, watch: Watch | None = None) -> dict[str, Any]:
-    """Return what `predict_many` does; the event loop serves others while the store is waited for."""
-    return _together(predictor, await predictor.predict_rows_async(_rows_of(parsed(body)), watch), watch)
+    """Return what `predict_many` does; the event loop serves others while the store, or a thread, is waited for."""
+    rows, aside = _rows_of(parsed(body)), len(body) > INLINE_BYTES
+    return _together(predictor, await predictor.predict_rows_async(rows, watch, aside=aside), watch)
 
 
 def _together(predictor: Predictor, outcomes: list[Outcome], watch: Watch | None) -> dict[str, Any]:
@@ -257,9 +257,10 @@ def _rows_of(request: Any) -> list[Any]:
     remedy = 'Send {"rows": [...]}, each row like a request of /predict.'
     if not isinstance(request, dict):
         raise ValueRejectedError([Problem("request", request, "is not a JSON object", remedy)])
-    unknown = [Problem(name, request[name], "is not known here", remedy) for name in request if name != ROWS]
-    if unknown:
-        raise ValueRejectedError(unknown)
+    if unknown := [name for name in request if name != ROWS]:
+        raise ValueRejectedError(
+            [Problem(name, request[name], "is not known here", remedy) for name in unknown[:MOST_PROBLEMS]]
+        )
     rows = request.get(ROWS)
     if not isinstance(rows, list):
         raise ValueRejectedError([Problem(ROWS, rows, "is missing or not a list", remedy)])

@@ -16,7 +16,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from models.contract import Contract
 from models.encoding import Encoded
 from models.reference import Reference, reference_in
 from models.scoring import Scorer, Scores
@@ -63,6 +62,17 @@ class Explainer:
     def explain(self, rows: Encoded, scores: Scores) -> list[Reasons]:
         """Return the reasons of each row, whose score is known. For each, up to some thousand rows are scored."""
         return [self._explained(rows[i : i + 1], scores[i : i + 1]) for i in range(len(rows))]
+
+    def values(self, row: Encoded) -> dict[str, float | str | None]:
+        """Return the first row's values as they were scored: None is missing, `UNSEEN` a text without its own code."""
+        numbers = [None if np.isnan(value) else float(str(value)) for value in row.numbers[0]]
+        codes = zip(self._texts, row.categories[0].tolist(), strict=True)
+        return dict(zip(self._names, (*numbers, *(texts.get(code) for texts, code in codes)), strict=True))
+
+    @cached_property
+    def _texts(self) -> list[dict[int, str]]:
+        """What each category's codes stand for; the code of a missing value stands for nothing."""
+        return [dict(enumerate((*known.values, UNSEEN))) for known in self.scorer.contract.categories.values()]
 
     @cached_property
     def _walks(self) -> "_Walks":
@@ -126,11 +136,3 @@ def log_odds_of(scores: Scores) -> LogOdds:
     """Return float64 [rows]; those of probabilities nearer to 0 or 1 than float32 can tell from 1 are as if there."""
     probabilities = np.clip(scores.astype(np.float64), CLOSEST, 1 - CLOSEST)
     return np.log(probabilities) - np.log1p(-probabilities)
-
-
-def values_of(contract: Contract, row: Encoded) -> dict[str, float | str | None]:
-    """Return the first row's values as they were scored: None is missing, `UNSEEN` a text without a code of its own."""
-    numbers = [None if np.isnan(value) else float(str(value)) for value in row.numbers[0]]
-    codes = zip(row.categories[0].tolist(), contract.categories.values(), strict=True)
-    categories = [dict(enumerate((*category.values, UNSEEN))).get(code) for code, category in codes]
-    return dict(zip((*contract.numbers, *contract.categories), (*numbers, *categories), strict=True))

@@ -11,13 +11,13 @@ from rich.text import Text
 from assets.resources import Backends
 from backends.settings import Settings
 from models.declaration import Declaration, load_declaration
-from models.errors import ContractError, TandemError
+from models.errors import ModelNotServedError, TandemError
 
 if TYPE_CHECKING:
     from backends.explanations import Explanation
-    from bento.client import ApiClient
 
 HALF = 12  # characters of the longest bar
+ALL = 1_000_000  # reasons; the model that is served may have other features than the declaration
 
 
 def explained(
@@ -42,27 +42,22 @@ def explained(
 
 
 def _answered(declaration: Declaration, url: str, key: str | None, features: str | None) -> "Explanation":
-    from backends.explanations import explanation_of, json_object
+    from backends.explanations import explanation_of, json_object, key_of
     from bento.client import ApiClient
 
     if declaration.events:
         raise TandemError("An event is explained by its row in the Gold table, or by --features: leave --url out.")
-    asked: dict[str, Any] = {"reasons": len(declaration.features)}
+    model, name = declaration.name, declaration.entity_key
     with ApiClient(url) as client:
-        if features is not None:
-            answer = client.predict(asked | {"features": json_object(features)})
+        if (served := client.lineage()["model"]) != model:
+            raise ModelNotServedError(f"{url} is the service of {served}, not of {model}. Give the address of that.")
+        if key is None:
+            asked: dict[str, Any] = {"features": json_object(features or "")}
         else:
-            answer = _about(client, asked, declaration.entity_key, key or "")
-    row = "the given features" if key is None else f"{declaration.entity_key} {key}"
-    return explanation_of(answer, f"{answer['model']} version {answer['model_version']} at {url}: {row}")
-
-
-def _about(client: "ApiClient", asked: dict[str, Any], name: str, key: str) -> dict[str, Any]:
-    """Ask for a key that may be a number or a text, which the shell does not tell."""
-    try:
-        return client.predict({name: int(key), **asked})
-    except (ValueError, ContractError):
-        return client.predict({name: key, **asked})
+            asked = {name: key_of(name, key, integer=client.datatypes(model).get(name) == "INT64")}
+        answer = client.predict(asked | {"reasons": ALL})
+    row = "the given features" if key is None else f"{name} {key}"
+    return explanation_of(answer, f"{model} version {answer['model_version']} at {url}: {row}")
 
 
 # --- the picture ----------------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
+from bento.guard.threads import InThread
+
 PATIENCE = 0.1  # seconds after which it is no burst any more; the interval of CoDel (RFC 8289)
 PAUSE = 0.002  # seconds; a loop that had nothing to do for so long is not overloaded at the moment
 SHARE = 0.05  # of a new measurement in the mean
-INLINE_BYTES = 16_384  # of a body; up to here the event loop waits about as long as a thread would cost
 FEW = 8  # requests at a time that are no overload, however slow the machine is
 
 Answer = TypeVar("Answer")
@@ -97,21 +98,21 @@ class Admission:
 def until_it_waits(answer: Coroutine[Any, Any, Answer], done: Callable[[], None]) -> Generator[Any, Any, Answer]:
     """Await an answer, and call `done` when it first waits for something elsewhere, like a store, or ends.
 
-    Whoever waits there keeps no loop busy, and is no queue.
+    Whoever waits there keeps no loop busy, and is no queue; who waits for a thread here does, and is.
     """
+    counted, step, given = True, answer.send, None
     try:
-        waits_for = answer.send(None)
+        while True:
+            waits_for = step(given)
+            if counted and not isinstance(waits_for, InThread):
+                counted = False
+                done()
+            try:
+                step, given = answer.send, (yield waits_for)
+            except BaseException as error:  # noqa: BLE001  # a cancellation is the answer's own business
+                step, given = answer.throw, error
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:
-        done()
-    while True:
-        try:
-            try:
-                sent = yield waits_for
-            except BaseException as error:  # noqa: BLE001  # a cancellation is the answer's own business
-                waits_for = answer.throw(error)
-            else:
-                waits_for = answer.send(sent)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        if counted:
+            done()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from bento.guard.admission import INLINE_BYTES, until_it_waits
+from bento.guard.admission import until_it_waits
 from bento.guard.gate import Rules
 from bento.guard.keys import is_loopback
 from bento.guard.refusals import (
@@ -197,13 +197,7 @@ class GuardedConnection(HttpToolsProtocol):
             self._refuse(cycle, OVERLOADED)
 
     async def _answer(self, cycle: RequestResponseCycle, app: App) -> None:
-        if len(cycle.body) <= INLINE_BYTES:
-            await until_it_waits(cycle.run_asgi(app), self.rules.admission.done)
-            return
-        try:  # a large one is worked on in a thread, which keeps the loop busy too
-            await cycle.run_asgi(app)
-        finally:
-            self.rules.admission.done()
+        await until_it_waits(cycle.run_asgi(app), self.rules.admission.done)
 
     def _not_allowed(self, cycle: RequestResponseCycle) -> Refusal | None:
         headers = cycle.scope["headers"]

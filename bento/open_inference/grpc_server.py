@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from bento.failures import RETRY_AFTER_SECONDS, body_of, status_of
-from bento.guard.admission import INLINE_BYTES, Admission, until_it_waits
+from bento.guard.admission import Admission, until_it_waits
 from bento.guard.keys import KeyRing
 from bento.observing.watch import Watch
 from bento.observing.watcher import OIP_GRPC
@@ -169,12 +169,7 @@ class GrpcServer:
                 if self._inference.watcher is not None:
                     self._inference.watcher.refused(OIP_GRPC, 429)
                 return await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, OVERLOADED)
-            if len(raw) <= INLINE_BYTES:
-                return await until_it_waits(guarded(raw, context), self._admission.done)
-            try:
-                return await guarded(raw, context)
-            finally:
-                self._admission.done()
+            return await until_it_waits(guarded(raw, context), self._admission.done)
 
         return guarded if name in NEED_NO_KEY else admitted
 

@@ -22,6 +22,7 @@ from bento.open_inference.tensors import (
     wanted,
 )
 from bento.predictor import Predictor
+from bento.request_reader import reasons_of
 from bento.schema import REASONS
 from models.errors import ModelNotServedError, TandemError, ValueRejectedError
 
@@ -39,6 +40,7 @@ class OpenInference:
         self.contract = predictor.contract
         self.version = predictor.lineage.version
         self._inputs, self._outputs = inputs_of(self.contract), outputs_of(self.contract)
+        self._of_reasons = explained_outputs()
         self.facts: dict[str, str | float] = {
             "model_sha256": predictor.scorer.sha256,
             "decision_threshold": self.contract.decision_threshold,
@@ -88,25 +90,24 @@ class OpenInference:
     async def infer(
         self, tensors: Sequence[Tensor], requested: Sequence[str], watch: Watch | None = None, reasons: Any = None
     ) -> list[Tensor]:
-        """Return the requested output tensors for the rows of the input tensors, and with `reasons` those of reasons.
+        """Return the requested output tensors for the rows of the input tensors; with `reasons` there are more of them.
 
-        Raises what `wanted`, `requests_of` and `Predictor.predict_many` raise, and the first of what that returns.
+        Raises what `reasons_of`, `wanted`, `requests_of` and `Predictor.predict_rows` raise, and the first of what that
+        returns. Reasons are not looked for when outputs are requested and none of them has any.
         """
-        outputs = wanted(self._outputs, requested)
+        count = 0 if reasons is None else reasons_of({REASONS: reasons})
+        outputs = wanted(self._outputs | self._of_reasons if count else self._outputs, requested)
         requests = requests_of(self.contract, tensors)
-        if reasons is not None:
-            requests = [{**request, REASONS: reasons} for request in requests]
-        if len(requests) > INLINE_ROWS:
-            outcomes = await asyncio.to_thread(self.predictor.predict_many, requests, watch, True)
-        else:
-            outcomes = await self.predictor.predict_many_async(requests, watch, whole=True)
+        explained = bool(count) and any(output.name in self._of_reasons for output in outputs)
+        if explained:
+            requests = [{**request, REASONS: count} for request in requests]
+        outcomes = await self.predictor.predict_rows_async(requests, watch, True, len(requests) > INLINE_ROWS)
         errors = {row: outcome for row, outcome in enumerate(outcomes) if isinstance(outcome, TandemError)}
         if errors:
             raise _one_of(errors, len(requests))
         answers = [outcome for outcome in outcomes if isinstance(outcome, dict)]
-        if reasons:
+        if explained:
             answers = [{**answer, REASONS: to_json(answer[REASONS]).decode()} for answer in answers]
-            outputs += explained_outputs()
         return answered(outputs, answers)
 
 

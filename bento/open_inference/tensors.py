@@ -65,12 +65,13 @@ def inputs_of(contract: Contract) -> dict[str, Described]:
     return {one.name: one for one in described}
 
 
-def explained_outputs() -> list[Described]:
+def explained_outputs() -> dict[str, Described]:
     """Return the tensors that an answer has beside them when reasons are asked for, each of shape [rows]."""
-    return [
+    described = [
         Described("base_probability", "FP64", "base_probability"),
         Described(REASONS, BYTES, REASONS),  # a JSON list for each row, as `/predict` has it
     ]
+    return {one.name: one for one in described}
 
 
 def outputs_of(contract: Contract) -> dict[str, Described]:
@@ -234,7 +235,10 @@ def refused(field: str, value: Any, message: str, remedy: str) -> ValueRejectedE
 def wanted(outputs: Mapping[str, Described], requested: Sequence[str]) -> list[Described]:
     """Return the requested outputs in that order, or all when none is; `ValueRejectedError` for an unknown one."""
     if strange := [name for name in requested if name not in outputs]:
-        raise refused("outputs", strange[0], "is not an output of this model", f"Known: {', '.join(outputs)}.")
+        remedy = f"Known: {', '.join(outputs)}."
+        if strange[0] in explained_outputs():
+            remedy = f"Send the parameter {REASONS} too: how many are wanted."
+        raise refused("outputs", strange[0], "is not an output of this request", remedy)
     return [outputs[name] for name in dict.fromkeys(requested or outputs)]
 
 

@@ -154,7 +154,7 @@ def test_when_too_many_wait_for_reasons_more_are_refused_and_others_are_not(pred
     async def crowd() -> None:
         predictor._explaining._thread.submit(held.wait)
         waiting = [
-            asyncio.create_task(predictor.predict_many_async(requests)) for _ in range(MOST_WAITING // MOST_ROWS)
+            asyncio.create_task(predictor.predict_rows_async(requests)) for _ in range(MOST_WAITING // MOST_ROWS)
         ]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match=f"{MOST_WAITING} rows wait") as refused:
@@ -193,6 +193,17 @@ def test_events_that_are_too_many_to_explain_leave_no_trace(swipes):
     assert swipes.predict(SWIPE)["known_entity"] is False
 
 
+def test_an_event_for_whose_reasons_there_is_no_room_leaves_no_trace(swipes):
+    calls = [dict.fromkeys(range(MOST_ROWS), 1)] * (MOST_WAITING // MOST_ROWS)
+    for call in calls:
+        swipes._explaining.reserve(call)
+    with pytest.raises(OverloadedError, match=f"{MOST_WAITING} rows wait"):
+        swipes.predict(SWIPE | {"reasons": 1})
+    for call in calls:
+        swipes._explaining.release(call)
+    assert swipes.predict(SWIPE | {"reasons": 1})["known_entity"] is False
+
+
 def test_over_rest_the_reasons_are_the_same_float32(served):
     scorer = Scorer(served.onnx)
     rows = encode_rows(served.contract, served.rows[:40])
@@ -229,3 +240,32 @@ def test_the_open_inference_protocol_gives_them_by_parameter(served, way):
     assert answer.as_numpy("base_probability").tolist() == [reasons.base_probability for reasons in expected]
     assert np.array_equal(answer.as_numpy("tiny_probability"), scorer.score(rows))
     assert named.as_numpy("reasons") is None
+
+
+@pytest.mark.parametrize("way", ["grpc", "http"])
+def test_of_the_open_inference_protocol_who_names_outputs_gets_those(served, way):
+    triton, address = (tritonclient.grpc, served.grpc) if way == "grpc" else (tritonclient.http, served.url[7:])
+    customers = triton.InferInput("customer_id", [3], "INT64")
+    customers.set_data_from_numpy(np.arange(3))
+
+    def asked(*names: str, **parameters: Any) -> dict[str, list[Any]]:
+        outputs = [triton.InferRequestedOutput(name) for name in names]
+        answer = client.infer("tiny", [customers], outputs=outputs or None, parameters=parameters or None)
+        found = answer.get_response()
+        listed = [output.name for output in found.outputs] if way == "grpc" else [o["name"] for o in found["outputs"]]
+        return {name: answer.as_numpy(name).tolist() for name in listed}
+
+    with triton.InferenceServerClient(address) as client:
+        everything = asked(reasons=2)
+        for names in (["reasons"], ["base_probability", "decision"], ["decision", "reasons", "tiny_probability"]):
+            found = asked(*names, reasons=2)
+            assert list(found) == names
+            assert found == {name: everything[name] for name in names}
+        assert list(asked("decision", reasons=2)) == ["decision"]
+        assert "reasons" not in asked(reasons=False)
+        with pytest.raises(InferenceServerException, match="not a number of reasons"):
+            asked("decision", reasons=-2)
+        with pytest.raises(InferenceServerException, match="Send the parameter reasons too"):
+            asked("reasons")
+        with pytest.raises(InferenceServerException, match=r"Known: .*base_probability, reasons"):
+            asked("reason", reasons=2)

@@ -269,3 +269,13 @@ def test_errors_have_a_status_and_one_form(error, status):
     assert "/secret" not in json.dumps(body)
     if status == 422:
         assert body["fields"] == [{"field": "plan", "value": 3, "message": "is not a text", "remedy": "Give a text."}]
+
+
+def test_of_very_many_problems_the_first_are_named_and_all_are_counted():
+    few, many = ([Problem(f"a{i}", i, "is not known here", "Leave it out.") for i in range(n)] for n in (100, 100_000))
+    assert len(body_of(ValueRejectedError(few))["error"]["fields"]) == 100
+    error = body_of(ValueRejectedError(many))["error"]
+    assert [field["field"] for field in error["fields"]] == [f"a{i}" for i in range(100)]
+    assert error["message"].endswith(
+        "a99: is not known here (value: 99). Leave it out. (100000 problems, the first 100.)"
+    )

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from models.encoding import Encoded
 from models.errors import ModelFileError
-from models.reasons import STEP, UNSEEN, Explainer, Reasons, log_odds_of, values_of
+from models.reasons import STEP, UNSEEN, Explainer, Reasons, log_odds_of
 from models.reference import Reference, reference_in
 from models.scoring import Scorer
 from models.training.graph import with_metadata
 from tests.models.interacting_model import contract_of, exact_values, interacting_onnx, random_rows, with_reference
-from tests.tiny_model import tiny_contract, tiny_onnx
+from tests.tiny_model import tiny_contract, tiny_onnx, tiny_onnx_with_reference
 
 NEAR = 2e-5  # what float32 probabilities of a few log-odds leave of them
 SIZES = [(1, 0), (0, 1), (2, 0), (1, 1), (3, 2), (0, 4), (6, 3)]
@@ -151,6 +151,7 @@ def test_values_are_shown_as_they_were_scored():
     contract = tiny_contract()
     row = Encoded(np.array([[0.1, np.nan, -5]], np.float32), np.array([[3, 3]], np.int32))
     shown = {"tenure_months": 0.1, "age_years": None, "balance": -5, "plan": UNSEEN, "channel": None}
-    assert values_of(contract, row) == shown
+    explainer = Explainer(Scorer(tiny_onnx_with_reference(contract)))
+    assert explainer.values(row) == shown
     known = Encoded(row.numbers, np.array([[2, 2]], np.int32))
-    assert [values_of(contract, known)[name] for name in ("plan", "channel")] == ["pro", UNSEEN]
+    assert [explainer.values(known)[name] for name in ("plan", "channel")] == ["pro", UNSEEN]

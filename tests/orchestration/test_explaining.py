@@ -107,7 +107,8 @@ def test_features_that_stand_nowhere_are_explained_by_the_champion(home):
     ("asked", "error", "said"),
     [
         ({"key": "999"}, EntityNotFoundError, r"no row of 2026-11-21 for customer_id 999.*gold\.tiny_rejects"),
-        ({"key": "x"}, ContractError, "'x' is no key of tiny: give a whole number"),
+        ({"key": "x"}, ContractError, "customer_id 'x' is no key: give a whole number"),
+        ({"key": "1_7"}, ContractError, "customer_id '1_7' is no key"),
         ({"key": "1", "day": date(2026, 1, 1)}, SnapshotNotFoundError, "no published night of 2026-01-01.*2026-11-21"),
         ({"key": "1", "model": "nobody"}, SnapshotNotFoundError, "has no published night"),
         ({"features": "{}", "model": "nobody"}, NoChampionError, "nobody"),
@@ -119,6 +120,7 @@ def test_features_that_stand_nowhere_are_explained_by_the_champion(home):
         ({"key": "1", "features": "{}"}, TandemError, "one of them"),
         ({"features": "{}", "day": FRIDAY}, TandemError, "--day is for what stands in the Gold table"),
         ({"key": "1", "url": "http://127.0.0.1:9"}, TandemError, "does not answer"),
+        ({"key": "1", "url": "http://service:port"}, TandemError, "http://service:port is no address of a service"),
     ],
 )
 def test_what_cannot_be_explained_says_why(home, asked, error, said):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from backends.settings import Settings
 from bento.building.build import BuiltBento
-from bento.building.containerize import BuiltImage, containerize, find_engine, inspect_image, labels_of
+from bento.building.containerize import BuiltImage, _full_name, containerize, find_engine, inspect_image, labels_of
 from models.errors import ImageError, ModelFileError
 from orchestration.cli import app
 
@@ -116,12 +116,15 @@ def test_the_engine_gets_the_base_image_that_is_set_now_the_labels_and_hashed_re
         ("registry:5000/tiny:today", "registry:5000/tiny:today"),
     ],
 )
-def test_an_image_without_a_tag_gets_the_bentos_version(programs, bento, tmp_path, monkeypatch, name, image):
+def test_an_image_without_a_tag_gets_the_bentos_version(bento, name, image):
+    assert _full_name(bento, name) == image.format(version=bento.tag.partition(":")[2])
+
+
+def test_the_image_has_that_name_and_says_what_built_it(programs, bento, tmp_path, monkeypatch):
     install(programs, "docker", SHOW_DOCKERFILE)
     monkeypatch.setenv("KEEP", str(tmp_path))
-    built = containerize(bento, Settings(home=tmp_path), name)
-    assert built.name == image.format(version=bento.tag.partition(":")[2])
-    assert built.engine == "docker"
+    built = containerize(bento, Settings(home=tmp_path), "registry:5000/tiny")
+    assert (built.name, built.engine) == (_full_name(bento, "registry:5000/tiny"), "docker")
 
 
 def test_the_command_tells_name_and_size_and_warns_of_a_large_image(programs, bento, settings, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Counting: exact, in the right buckets, whatever happens meanwhile."""
 
+import json
 import threading
 import time
 from typing import Any
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from backends.settings import ROOT
 from bento.lineage import Lineage
-from bento.observing.metrics import LATENCIES, Metrics
+from bento.observing.metrics import LATENCIES, STAGES, Metrics
 
 LINEAGE = Lineage(model="tiny", version="3", sha256="ab" * 32, training_snapshot="8170927402156543211")
 
@@ -28,6 +30,14 @@ def samples(text: bytes, name: str) -> dict[tuple[str, ...], float]:
 def without_cpu(text: bytes) -> list[bytes]:
     """Leave away what goes on while nothing happens."""
     return [line for line in text.splitlines() if b"tandem_cpu_seconds" not in line]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_dashboard_and_the_page_say_what_each_stage_is(stage):
+    panels = json.loads((ROOT / "deploy" / "grafana" / "api.json").read_text())["panels"]
+    (by_stage,) = [panel["description"] for panel in panels if panel.get("title") == "p99 by stage"]
+    assert f" {stage}: " in f" {by_stage}"
+    assert f" `{stage}`: " in (ROOT / "docs" / "observing-the-api.md").read_text()
 
 
 def test_the_cpu_time_is_counted_from_when_the_service_can_answer():
