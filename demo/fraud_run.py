@@ -68,6 +68,7 @@ def run_fraud_demo(settings: Settings, *, rows: int, seed: int, stay: bool = Fal
     console = screen()
     with Stages(console) as stages:
         demo = Demo(settings, stages, MODEL)
+        demo.check_port()
         last_day = demo.today - timedelta(days=1)  # the newest whose swipes are all there
         run = FraudDemo(demo, Stream(rows, last_day, seed), dg.DagsterInstance.get())
         run.write()

@@ -49,6 +49,7 @@ def run_demo(settings: Settings, *, rows: int, examples: int, seed: int, stay: b
     console = screen()
     with Stages(console) as stages:
         demo = Demo(settings, stages)
+        demo.check_port()
         ceiling = demo.population(rows, examples, seed)
         instance = dg.DagsterInstance.get()
         report_tables(demo.backends, instance, (CUSTOMERS, EXAMPLES))

@@ -41,19 +41,20 @@ def measure(declaration: Declaration, examples: pa.Table) -> Baseline:
     codes[codes < 0] = np.nan
     table = np.hstack([encoded.numbers, codes])
     first = encoded.numbers.shape[1]
+    folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(table, y))
+    kept = np.all([np.isfinite(table[rows]).any(axis=0) for rows, _ in folds], axis=0)  # trees refuse empty columns
     trees = HistGradientBoostingClassifier(
         max_iter=80,
         learning_rate=0.08,
         max_leaf_nodes=7,
         l2_regularization=1.0,  # without, rare outcomes that are easily told make the scores diverge
         max_features=0.7,
-        categorical_features=list(range(first, table.shape[1])),
+        categorical_features=np.flatnonzero(np.flatnonzero(kept) >= first),
         early_stopping=False,
         random_state=0,
     )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     with threadpool_limits(1, user_api="openmp"):  # on a busy machine several would wait for each other at every tree
-        scores = cross_val_predict(trees, table, y, cv=folds, method="predict_proba")[:, 1]
+        scores = cross_val_predict(trees, table[:, kept], y, cv=folds, method="predict_proba")[:, 1]
     threshold, precision, recall = best_f1(y, scores)
     return Baseline(float(roc_auc_score(y, scores)), len(y), threshold, precision, recall)
 

@@ -29,6 +29,7 @@ class Column:
     labelled: Amounts
     positives: Amounts
     absent: Counts
+    infinite: int = 0  # rows, of those that are absent
 
     @property
     def type(self) -> pa.DataType:
@@ -102,21 +103,30 @@ def words_of(name: str) -> set[str]:
 
 def column_of(name: str, position: int, reading: Reading, found: Frequencies) -> Column:
     """Read a column's distinct values; spellings of the same value become one, words for missing become absent."""
-    read = finite(reading.read(found.values))
+    taken = reading.read(found.values)
+    read = finite(taken)
     there = pc.is_valid(read).to_numpy(zero_copy_only=False)
     counts = np.stack([found.rows, found.labelled, found.positives])
     none = counts[:, ~there].sum(axis=1)
     values, (rows, labelled, positives) = _each_once(read.filter(pa.array(there)), counts[:, there])
     absent = found.absent
     missing = Counts(absent.rows + int(none[0]), absent.labelled + int(none[1]), absent.positives + int(none[2]))
-    return Column(name, position, reading, values, rows, labelled, positives, missing)
+    infinite = int(found.rows[_are_infinite(taken)].sum())
+    return Column(name, position, reading, values, rows, labelled, positives, missing, infinite)
 
 
 def finite(values: pa.Array) -> pa.Array:
-    """Make infinities missing: no contract takes them."""
+    """Make infinities, and what is no number, missing: no contract takes them."""
     if not pa.types.is_floating(values.type):
         return values
     return pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type))
+
+
+def _are_infinite(values: pa.Array) -> npt.NDArray[np.bool_]:
+    if not pa.types.is_floating(values.type):
+        return np.zeros(len(values), np.bool_)
+    found: npt.NDArray[np.bool_] = np.isinf(values.to_numpy(zero_copy_only=False))
+    return found
 
 
 def _each_once(values: pa.Array, counts: Amounts) -> tuple[pa.Array, Amounts]:

@@ -1,15 +1,12 @@
-"""CSV files as they come: which encoding, which delimiter, and their rows as texts.
+"""CSV files as they come: which delimiter, which header, and their rows as texts.
 
-What the texts mean is not decided here (`readings`). Parsing is pyarrow's.
+How bytes become letters is in `text_files`; what the texts mean is decided in `readings`. Parsing is pyarrow's.
 """
 
-import codecs
 import csv
-import gzip
 import io
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,11 +15,13 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from models.errors import OnboardingError
+from onboarding.text_files import encoding_of, failures_named, opened
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
-BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+SEPARATOR = re.compile(r"^\"?sep=(?P<mark>.)\"?[ ,;\t]*$", re.IGNORECASE)  # a line that Excel writes and reads
 SAMPLE = 1 << 16  # characters that tell the delimiter
 BLOCK = 1 << 23  # bytes that are parsed at a time; no row can be longer
+BLANK = " \r\n" + "".join(DELIMITERS)
 UNCLOSED = "A quotation mark that is never closed is the usual cause: mend that row, or export the file again."
 SHOWN = 3  # ragged rows that an error shows
 
@@ -35,12 +34,13 @@ class CsvFormat:
     delimiter: str
     header: tuple[str, ...]
     odd_quotes: bool = False  # as many quotation marks as cannot be pairs
+    lines_above: int = 0  # the header: blank ones, and the one that names the separator
 
     @property
     def described(self) -> str:
         """The format in words."""
         encoding = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8 with BOM", "utf-16": "UTF-16"}.get(self.encoding)
-        return f"{encoding or self.encoding}, separated by {DELIMITERS[self.delimiter]}"
+        return f"{encoding or self.encoding}, separated by {DELIMITERS.get(self.delimiter, repr(self.delimiter))}"
 
 
 @dataclass
@@ -77,6 +77,7 @@ class CsvRows:
             pc.ReadOptions(
                 use_threads=False,  # else ragged rows have no number
                 block_size=BLOCK,
+                skip_rows=self.format.lines_above,
                 column_names=names,
                 skip_rows_after_names=1,
                 encoding=encoding,
@@ -88,6 +89,8 @@ class CsvRows:
         )
 
     def _remember(self, row: pc.InvalidRow) -> str:
+        if not row.text.strip():
+            return "skip"  # a line of blanks
         self._ragged_rows += 1
         if len(self._ragged) < SHOWN:
             self._ragged.append(row)
@@ -95,10 +98,16 @@ class CsvRows:
 
     def _about_ragged(self) -> str:
         expected = len(self.format.header)
+        header = f"the header is row {1 + self.format.lines_above}"
+        if expected == 1:
+            return (
+                f"{self.path.name} has one field in row {1 + self.format.lines_above}, {self.format.header[0]!r}, and "
+                "more below. If that is a title, delete the lines above the header."
+            )
         shown = "; ".join(f"row {row.number} has {row.actual_columns}: {row.text[:60]!r}" for row in self._ragged)
         return (
             f"{self.path.name} has {self._ragged_rows:,} rows without {expected} fields, as the header has "
-            f"({self.format.described}; the header is row 1): {shown}. Mend them: put quotation marks around values "
+            f"({self.format.described}; {header}): {shown}. Mend them: put quotation marks around values "
             "that contain the separator, and give every row as many fields."
         )
 
@@ -108,56 +117,32 @@ def _ends_within_quotes(batch: pa.RecordBatch) -> bool:
 
 
 def sniff(path: Path) -> CsvFormat:
-    """Find out how a file is written; all of it is decoded once, so that nothing breaks later."""
-    encoding, quotes = _encoding(path)
-    with opened(path) as raw, io.TextIOWrapper(cast(Any, raw), encoding, newline="") as text:
-        sample = text.read(SAMPLE)
+    """Find out how a file is written; all of it is decoded once, so that nothing breaks later.
+
+    `OnboardingError` when it cannot be read, or is no CSV.
+    """
+    with failures_named(path):
+        encoding, quotes = encoding_of(path)
+        with opened(path) as raw, io.TextIOWrapper(cast(Any, raw), encoding, newline="") as text:
+            sample = text.read(SAMPLE)
     if not sample.strip():
         raise OnboardingError(f"{path.name} is empty. Export it again, with a header and rows.")
-    delimiter = _delimiter(sample)
-    header = next(record for record in csv.reader(io.StringIO(sample), delimiter=delimiter) if record)
-    return CsvFormat(encoding, delimiter, tuple(" ".join(name.split()) for name in header), quotes % 2 == 1)
-
-
-def opened(path: Path) -> IO[bytes]:
-    """Open a file's bytes, unpacked where it is gzipped; `OnboardingError` when it cannot be read."""
-    try:
-        return cast(IO[bytes], gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
-    except OSError as error:
-        raise OnboardingError(f"{path} cannot be read: {error}. Mend its path or its rights.") from error
-
-
-def _encoding(path: Path) -> tuple[str, int]:
-    """Return the encoding, UTF-8 if all bytes are, else Windows' or Latin-1, and how many quotation marks there are."""
-    try:
-        with opened(path) as raw:
-            head = raw.read(len(codecs.BOM_UTF8))
-        named = [name for bom, name in BOMS.items() if head.startswith(bom)]
-        return _decodes(path, named or ["utf-8", "cp1252", "latin-1"])
-    except (OSError, EOFError, zlib.error) as error:
-        raise OnboardingError(f"{path.name} cannot be unpacked: {error}. Pack it again, or give the CSV.") from error
-
-
-def _decodes(path: Path, encodings: Sequence[str]) -> tuple[str, int]:
-    """Return the first encoding in which all bytes are letters, and how many of them are quotation marks."""
-    for encoding in encodings:
-        decoder, quotes = codecs.getincrementaldecoder(encoding)(), 0
-        with suppress(UnicodeDecodeError), opened(path) as raw:
-            while block := raw.read(1 << 22):
-                text = decoder.decode(block)
-                quotes += text.count('"')
-                if "\0" in text:
-                    raise OnboardingError(f"{path.name} is no text: it has zero bytes. Export it as CSV or Parquet.")
-            decoder.decode(b"", final=True)
-            return encoding, quotes
-    raise OnboardingError(f"{path.name} is no {encodings[0]}, as its first bytes say. Export it again as UTF-8.")
+    lines = list(io.StringIO(sample, newline=""))
+    named = SEPARATOR.match(lines[0].rstrip("\r\n"))
+    above = next((i for i, line in enumerate(lines) if i >= bool(named) and line.strip(BLANK)), None)
+    if above is None:
+        raise OnboardingError(f"{path.name} has no header. Export it again, with a header and rows.")
+    sample = "".join(lines[above:])
+    delimiter = named["mark"] if named else _delimiter(sample)
+    header = next(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter))
+    return CsvFormat(encoding, delimiter, tuple(" ".join(name.split()) for name in header), quotes % 2 == 1, above)
 
 
 def _delimiter(sample: str) -> str:
     """Return the delimiter by which most of the first records have as many fields, and more than one."""
 
     def fit(delimiter: str) -> tuple[float, int]:
-        records = list(csv.reader(io.StringIO(sample), delimiter=delimiter))
+        records = list(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter))
         counts = [len(record) for record in (records[:-1] or records) if record]
         if not counts or counts[0] < 2:
             return 0.0, 0

@@ -1,13 +1,16 @@
 """Dates and timestamps written by people."""
 
+import re
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-ZONE = r"(?:Z|(?P<sign>[+-])(?P<zh>\d{2}):?(?P<zm>\d{2}))?"
-TIME = r"[ T](?P<h>\d{1,2}):(?P<min>\d{2})(?::(?P<s>\d{2}(?:\.\d+)?))?"
-CLOCK = r"[ T]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?"
+# Times of day that there are: 25:61 is none. Groups: h, min, s, half, sign, zh and zm.
+TIME = r"[ T](?P<h>[01]?\d|2[0-3]):(?P<min>[0-5]\d)(?::(?P<s>[0-5]\d(?:[.,]\d+)?))?"
+TIME_OF_HALF = r" (?P<h>0?[1-9]|1[0-2]):(?P<min>[0-5]\d)(?::(?P<s>[0-5]\d))? ?(?P<half>[AaPp])[Mm]"
+ZONE = r"(?: ?(?:Z|UTC)|(?P<sign>[+-])(?P<zh>0\d|1[0-4]):?(?P<zm>[0-5]\d))?"
+CLOCK = re.sub(r"\?P<\w+>", "?:", rf"(?:{TIME}{ZONE}|{TIME_OF_HALF})")
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,28 @@ def read_dates(values: pa.Array, form: DateForm, has_clock: bool) -> pa.Array:
 
 def _since_midnight(clock: pa.Array) -> pa.Array:
     """Return durations in microseconds; the offset of a time zone is taken off. Nothing is midnight."""
-    found = pc.extract_regex(clock, f"^(?:{TIME}{ZONE})?$")
+    of_day, of_half = (pc.extract_regex(clock, f"^(?:{form})?$") for form in (TIME + ZONE, TIME_OF_HALF))
+    zone = _seconds(of_day, "zh", "zm")
+    signed = pc.if_else(pc.equal(pc.struct_field(of_day, "sign"), "-"), pc.negate(zone), zone)
+    since = pc.subtract(_seconds(of_day, "h", "min", "s"), signed)
+    micros = pc.round(pc.multiply(pc.coalesce(since, _since_midnight_of_half(of_half)), 1e6)).cast(pa.int64())
+    return micros.cast(pa.duration("us"))
+
+
+def _since_midnight_of_half(found: pa.Array) -> pa.Array:
+    """Return seconds; 12 AM is midnight, and 12 PM noon."""
+    seconds = _seconds(found, "h", "min", "s")
+    seconds = pc.if_else(pc.greater_equal(seconds, 43200.0), pc.subtract(seconds, 43200.0), seconds)
+    after = pc.is_in(pc.struct_field(found, "half"), pa.array(["P", "p"]))
+    return pc.if_else(after, pc.add(seconds, 43200.0), seconds)
+
+
+def _seconds(found: pa.Array, hours: str, minutes: str, seconds: str = "") -> pa.Array:
+    """Return float64 seconds of groups of digits, an empty one counting nothing; null where nothing was found."""
 
     def number(name: str) -> pa.Array:
-        text = pc.struct_field(found, name)
+        text = pc.replace_substring(pc.struct_field(found, name), ",", ".")
         return pc.if_else(pc.equal(text, ""), "0", text).cast(pa.float64())
 
-    seconds = pc.add(pc.multiply(number("h"), 3600.0), pc.add(pc.multiply(number("min"), 60.0), number("s")))
-    zone = pc.add(pc.multiply(number("zh"), 3600.0), pc.multiply(number("zm"), 60.0))
-    signed = pc.if_else(pc.equal(pc.struct_field(found, "sign"), "-"), pc.negate(zone), zone)
-    micros = pc.round(pc.multiply(pc.subtract(seconds, signed), 1e6)).cast(pa.int64())
-    return micros.cast(pa.duration("us"))
+    whole = pc.add(pc.multiply(number(hours), 3600.0), pc.multiply(number(minutes), 60.0))
+    return pc.add(whole, number(seconds)) if seconds else whole

@@ -12,14 +12,15 @@ from models.declaration import Declaration, load_declaration
 from models.errors import OnboardingError
 from onboarding.baseline import Baseline, least_auc, measure, most_calibration_error
 from onboarding.columns import Column
-from onboarding.draft import Draft, text_of
+from onboarding.draft import Draft, LeftOut, text_of
 from onboarding.features import Feature, feature_of
-from onboarding.findings import Finding
+from onboarding.findings import Finding, What
 from onboarding.profiling import Profiled
-from onboarding.splits import choose_split
+from onboarding.splits import Choice, choose_split
 
 FIRST_PORT = 3001
 SAMPLE = 20_000  # examples that the baseline learns from, about
+NAMELESS: tuple[What, ...] = ("identifier", "free text", "empty", "unreadable")  # for which no kind would do
 LEAST_OF_EACH = 500  # rows of the rarer outcome among them, where there are so many
 
 
@@ -34,9 +35,10 @@ class Declared:
 
 def declare(name: str, found: Profiled, taken: Collection[int], today: date, path: Path) -> Declared:
     """Write a valid declaration to `path`; its API gets a port that is not `taken`."""
-    draft = _draft(name, found, taken, today)
+    choice = choose_split(found.time)
+    draft = _draft(name, found, choice, taken, today)
     baseline = measure(_validated(draft, path), _sample(found))
-    draft = _with_gates(draft, found, baseline)
+    draft = _with_gates(draft, found, choice, baseline)
     return Declared(draft, _validated(draft, path), baseline)
 
 
@@ -58,9 +60,9 @@ def _sample(found: Profiled) -> pa.Table:
 # --- tables, split and features -------------------------------------------------------------------------------------
 
 
-def _draft(name: str, found: Profiled, taken: Collection[int], today: date) -> Draft:
+def _draft(name: str, found: Profiled, choice: Choice, taken: Collection[int], today: date) -> Draft:
     features, left_out = _features(found)
-    choice, copied, outcome = choose_split(found.time), why_copied(found), found.outcome
+    copied, outcome = why_copied(found), found.outcome
     table = found.staged.table
     as_is = bool(table) and not copied
     return Draft(
@@ -88,18 +90,16 @@ def _draft(name: str, found: Profiled, taken: Collection[int], today: date) -> D
     )
 
 
-def _features(found: Profiled) -> tuple[list[Feature], list[tuple[Feature, Finding]]]:
-    """Return the features, and those that are left out, each with the reason."""
+def _features(found: Profiled) -> tuple[list[Feature], list[LeftOut]]:
+    """Return the features, and what is left out."""
     reasons = {finding.column: finding for finding in found.findings}
     features, left_out = [], []
     for column in found.columns:
-        if column.reading.kind == "other" or not column.present:
-            continue
-        feature, reason = feature_of(column), reasons.get(column.name)
+        reason = reasons.get(column.name)
         if reason and reason.left_out:
-            left_out.append((feature, reason))
+            left_out.append((reason, feature_of(column) if _could_be_one(column, reason) else None))
         else:
-            features.append(_warned(feature, reason))
+            features.append(_warned(feature_of(column), reason))
     if not features:
         why = "; ".join(f"{f.column!r} ({f.what}: {f.evidence})" for f in found.findings) or "there is none"
         raise OnboardingError(
@@ -107,6 +107,11 @@ def _features(found: Profiled) -> tuple[list[Feature], list[tuple[Feature, Findi
             "about each row."
         )
     return features, left_out
+
+
+def _could_be_one(column: Column, reason: Finding) -> bool:
+    """Whether a column that is left out has a kind that would do."""
+    return reason.what not in NAMELESS and column.reading.kind not in ("date", "other")
 
 
 def _warned(feature: Feature, reason: Finding | None) -> Feature:
@@ -142,16 +147,17 @@ def why_copied(found: Profiled) -> str:
 def _why_read(column: Column, found: Profiled) -> str:
     if not found.staged.types[column.position].equals(column.type):
         return f"{column.name!r} is text that holds {'numbers' if column.is_number else column.reading.kind + 's'}"
-    words = {word.lower() for word in found.staged.words(column.position) if word} if column.reading.missing else set()
-    return f"{column.name!r} has words that mean missing" if words & column.reading.missing else ""
+    if column.infinite:
+        return f"{column.name!r} is infinite in some rows, which a contract refuses"
+    return f"{column.name!r} has values that mean missing" if column.reading.found else ""
 
 
 # --- threshold and gates --------------------------------------------------------------------------------------------
 
 
-def _with_gates(draft: Draft, found: Profiled, baseline: Baseline) -> Draft:
+def _with_gates(draft: Draft, found: Profiled, choice: Choice, baseline: Baseline) -> Draft:
     """Add a threshold and gates that a model as good as the baseline passes."""
-    rows = max(2, round(found.outcome.labelled * choose_split(found.time).test_share))
+    rows = max(2, round(found.outcome.labelled * choice.test_share))
     positives = min(max(1, round(rows * found.outcome.share)), rows - 1)
     gates = {
         "min_auc": least_auc(baseline.auc, positives, rows - positives),

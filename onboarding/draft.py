@@ -13,7 +13,7 @@ from onboarding.findings import Finding
 PLAIN = re.compile(r"^[^\W\d_]\w*(?:[ -]\w+)*$")
 WORDS = {"true", "false", "null", "y", "n", "yes", "no", "on", "off"}  # that some YAML readers take for something else
 WIDTH = 118
-NAMELESS = ("identifier", "free text", "date")  # findings for which no kind of feature would do
+LeftOut = tuple[Finding, Feature | None]  # a column that is left out, and what it would be, where it could be one
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,12 @@ class Draft:
     time: str | None
     split: Mapping[str, Any]
     features: Sequence[Feature]
-    left_out: Sequence[tuple[Feature, Finding]]
+    left_out: Sequence[LeftOut]
     port: int
     first_day: date
     comments: dict[str, str] = field(default_factory=dict)  # by field
     threshold: float | None = None
     gates: dict[str, float] = field(default_factory=dict)
-    training: dict[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -67,7 +66,7 @@ def _numbered(character: int) -> str:
 
 def feature_lines(feature: Feature, width: int = 0, prefix: str = "  ") -> list[str]:
     """Write a feature, without its comment: one line, or as many as its values need."""
-    items = [f"{name}: {_value(value)}" for name, value in feature.fields.items() if name != "values"]
+    items = [f"{name}: {scalar(value)}" for name, value in feature.fields.items() if name != "values"]
     values = [scalar(value) for value in feature.fields.get("values", ())]
     words = [f"{{{items[0]}", *items[1:]]
     if values:
@@ -93,10 +92,6 @@ def _wrapped(begin: str, words: Sequence[str], indent: str) -> list[str]:
     return [*lines, line]
 
 
-def _value(value: Any) -> str:
-    return scalar(value)
-
-
 def _head(draft: Draft) -> list[str]:
     return [
         f"# Written by `tandem new` from {_one_line(draft.source)}.",
@@ -104,7 +99,7 @@ def _head(draft: Draft) -> list[str]:
         *(f"# {line}" for note in draft.notes for line in _folded(_one_line(note))),
         f"name: {draft.name}",
         "description: " + scalar(f"Probability that {draft.label} is {draft.positive or 'yes'}."),
-        f"entity_key: {scalar(draft.key)}" + _behind(draft, "entity_key"),
+        f"entity_key: {scalar(draft.key)}",
     ]
 
 
@@ -125,19 +120,19 @@ def _tables(draft: Draft) -> list[str]:
 
 
 def _features(draft: Draft) -> list[str]:
-    every = [*draft.features, *(feature for feature, _ in draft.left_out)]
-    width = min(32, max(len(scalar(feature.name)) for feature in every) + 1)
+    every = [feature.name for feature in draft.features] + [finding.column for finding, _ in draft.left_out]
+    width = min(32, max(len(scalar(name)) for name in every) + 1)
     lines = ["features:"]
     for feature in draft.features:
         lines += _with_comment(feature_lines(feature, width), feature.comment)
     if draft.left_out:
         lines += ["", "  # Left out. To use one that has a kind all the same, take the # away:"]
-    for feature, finding in draft.left_out:
+    for finding, possible in draft.left_out:
         reason = f"{finding.what}: {finding.evidence}"
-        if finding.what in NAMELESS:
-            lines += [f"  # {part}" for part in _folded(_one_line(f"{scalar(feature.name)}  {reason}"))]
+        if possible is None:
+            lines += [f"  # {part}" for part in _folded(_one_line(f"{scalar(finding.column)}  {reason}"))]
         else:
-            lines += _with_comment(feature_lines(feature, width, "  # "), reason)
+            lines += _with_comment(feature_lines(possible, width, "  # "), reason)
     return lines
 
 
@@ -155,9 +150,6 @@ def _decisions(draft: Draft) -> list[str]:
     lines = (
         [f"decision_threshold: {draft.threshold:g}" + _behind(draft, "decision_threshold")] if draft.threshold else []
     )
-    if draft.training:
-        lines += ["", "training:" + _behind(draft, "training")]
-        lines += [f"  {name}: {value}" for name, value in draft.training.items()]
     if draft.gates:
         lines += ["", "gates:"] + [f"  {name}: {value:g}" + _behind(draft, name) for name, value in draft.gates.items()]
     return lines
@@ -172,7 +164,7 @@ def _rest(draft: Draft) -> list[str]:
         f'  first_day: "{draft.first_day}"',
         "",
         "api:",
-        f"  port: {draft.port}" + _behind(draft, "port"),
+        f"  port: {draft.port}",
     ]
 
 

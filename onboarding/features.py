@@ -37,7 +37,6 @@ AMOUNTS = {
     "years",
     "count",
     "amount",
-    "usage",
 }
 AMOUNTS |= {"charge", "charges", "price", "cost", "costs", "fee", "fees", "income", "salary", "spend", "spent", "paid"}
 AMOUNTS |= {"payment", "payments", "quantity", "qty", "duration", "distance", "length", "height", "weight", "size"}
@@ -69,6 +68,8 @@ def feature_of(column: Column) -> Feature:
     else:
         fields["values"], covered = _values(column)
         reasons += [covered] if covered else []
+    if column.infinite:
+        reasons.append(f"infinite in {column.infinite:,} rows, which is read as missing")
     if column.absent.rows:
         fields["missing"] = True
         reasons.append(f"missing in {column.absent.rows:,} of {column.all_rows:,} rows")

@@ -18,11 +18,15 @@ WARNED_AUC = 0.9
 NEARLY_ALL = 0.95  # distinct values of the rows, of what names rows
 MOST_VALUES = 1000  # of a category
 LEAST_ROWS = 10  # of a value that a network can learn something about
+FEW_COUNTED, MANY_COUNTED = 100, 1000  # rows, from which numbers without a gap, or with some, are counted ones
+LONG = 200  # characters of a text that nobody takes for a category, on average
 COVERED = 0.3  # share of rows with such values, below which a text is no category
 MOSTLY = 0.9  # missing values of the rows, to be warned of
 LARGEST = float(np.finfo(np.float32).max)
 PURE_ROWS, PURE = 20, 0.98  # rows that have a value, and the share of one outcome among them
 NAMES = {"id", "uuid", "guid", "nr", "no", "number", "index", "idx", "hash", "token", "unnamed"}
+NAMES |= {"email", "iban", "ssn", "msisdn", "imei"}
+PHONES, LEAST_PHONE = {"phone", "telephone", "tel", "mobile", "fax", "handy"}, 1e6  # not phone_minutes
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,18 @@ def _useless(column: Column, _: Outcome) -> Finding | None:
         return Finding(column.name, "unreadable", f"numbers beyond {LARGEST:.1e}, which float32 cannot hold", True)
     if not column.present:
         return Finding(column.name, "empty", "no row has a value", True)
+    if (few := int(column.labelled.sum())) < LEAST_ROWS:
+        return Finding(column.name, "empty", f"only {few} labelled rows have a value, too few to learn from", True)
     if column.distinct == 1 and not column.absent.rows:
-        return Finding(column.name, "constant", f"every row has {column.values[0].as_py()!r}", True)
+        value = column.values[0].as_py()
+        shown = str(value) if column.reading.kind == "date" else repr(value)
+        return Finding(column.name, "constant", f"every row has {shown}", True)
     return None
 
 
 def _identifier(column: Column, _: Outcome) -> Finding | None:
+    if _are_phones(column):
+        return Finding(column.name, "identifier", "phone numbers, by name and length", True)
     share = column.distinct / column.present
     text = f"{column.distinct:,} distinct values in {column.present:,} rows"
     if share < NEARLY_ALL or column.present < PURE_ROWS:
@@ -93,14 +103,20 @@ def _identifier(column: Column, _: Outcome) -> Finding | None:
     return None
 
 
+def _are_phones(column: Column) -> bool:
+    named = not PHONES.isdisjoint(words_of(column.name))
+    return named and column.is_number and column.is_whole and bool(np.median(column.numbers) >= LEAST_PHONE)
+
+
 def _is_fraction(column: Column) -> bool:
     return column.is_number and not column.is_whole
 
 
 def _is_a_sequence(column: Column) -> bool:
-    """Whether whole numbers stand close together, each once, as counted ones do."""
-    reach = column.numbers[-1] - column.numbers[0] + 1
-    return bool(column.distinct == column.present and column.distinct > 1000 and reach <= 1.5 * column.present)
+    """Whether whole numbers stand close together, each once, as counted ones do; of a few, without a gap."""
+    reach = (column.numbers[-1] - column.numbers[0] + 1) / column.present
+    close = 1.5 if column.distinct > MANY_COUNTED else 1
+    return bool(column.distinct == column.present >= FEW_COUNTED and reach <= close)
 
 
 def _filled_for_one_outcome(column: Column, outcome: Outcome) -> Finding | None:
@@ -125,6 +141,8 @@ def _text(column: Column, _: Outcome) -> Finding | None:
         return Finding(column.name, "date", "dates are no features: add one like days_since_it to the table", True)
     if not column.is_text:
         return None
+    if (length := np.mean([len(word) for word in column.values[:200].to_pylist()])) > LONG:
+        return Finding(column.name, "free text", f"texts of {length:,.0f} characters on average", True)
     often = np.sort(column.rows)[::-1][:MOST_VALUES]
     covered = often[often >= LEAST_ROWS].sum() / column.present
     if covered < COVERED and column.distinct > 50:

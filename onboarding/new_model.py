@@ -4,11 +4,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backends.settings import Settings
 from models.declaration import Declaration, load_declaration
@@ -51,9 +51,8 @@ def new_model(settings: Settings, request: Request, say: Say = lambda _: None, t
         say("measuring a baseline")
         declared = declare(request.name, found, taken, today or datetime.now(UTC).date(), scratch / path.name)
         say("loading into Iceberg")
-        if declared.draft.population != staged.table:
-            _load(lake, found, declared.draft, request.replace)
-        _put(scratch / path.name, path)
+        with _loaded(lake, found, declared.draft, request.replace):
+            _put(scratch / path.name, path, request.replace)
     return Made(
         load_declaration(path), path, found, declared.draft, declared.baseline, warnings_of(found, FEW_POSITIVES)
     )
@@ -81,13 +80,16 @@ def _ports(settings: Settings, name: str) -> set[int]:
     return {port for declaration in declared for port in (declaration.api.port, declaration.api.grpc_port)}
 
 
-def _load(lake: "Lakehouse", found: Profiled, draft: Draft, replace: bool) -> None:
-    from backends.lakehouse.loading import Incoming, load
+def _loaded(lake: "Lakehouse", found: Profiled, draft: Draft, replace: bool) -> AbstractContextManager[Any]:
+    """Load both tables, and put them back when what comes then fails; a table of the catalog may stay as it is."""
+    from backends.lakehouse.loading import Incoming, loading
 
+    if draft.population == found.staged.table:
+        return nullcontext()
     rows, key = found.rows, (found.key.name,)
     population = Incoming(draft.population, rows.schema, lambda: rows.batches(False, found.population), key)
     examples = Incoming(draft.examples, rows.examples_schema, lambda: rows.batches(True), key)
-    load(lake, [population, examples], replace)
+    return loading(lake, [population, examples], replace)
 
 
 @contextmanager
@@ -100,9 +102,31 @@ def _scratch(settings: Settings) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put(written: Path, path: Path) -> None:
-    """Put a finished file in its place: whoever looks finds all of it, or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _put(written: Path, path: Path, replace: bool) -> None:
+    """Put a finished file in its place: whoever looks finds all of it, or none; what is there stays, unless told."""
     beside = path.with_name(f".{path.name}.{written.parent.name}")
-    shutil.copyfile(written, beside)
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(written, beside)
+        beside.replace(path) if replace else _link(beside, path)
+    except FileExistsError as error:
+        raise OnboardingError(
+            f"{path} was written by somebody else meanwhile, and stays theirs. --replace it."
+        ) from error
+    except OSError as error:
+        raise OnboardingError(f"{path} cannot be written: {error}. Mend its folder, and run again.") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _link(beside: Path, path: Path) -> None:
+    """Give a file its name, if nobody has it; `FileExistsError` otherwise."""
+    try:
+        path.hardlink_to(beside)
+    except FileExistsError:
+        raise
+    except OSError as error:  # some file systems have no links
+        if path.exists():
+            raise FileExistsError(path) from error
+        beside.replace(path)

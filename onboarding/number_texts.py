@@ -12,6 +12,9 @@ import pyarrow.compute as pc
 
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 SPACES = " \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}"
+BLANK = f"[\\s{SPACES}]*"
+BRACKETS = r"^\(([^()+-]+)\)$"
+MINUS = "\N{MINUS SIGN}"
 CURRENCIES = r"(?:[$€£¥]|USD|EUR|GBP|CHF|JPY)"
 MOST_DIGITS = 15  # of a whole number that a float64 holds exactly; longer ones are names
 
@@ -63,7 +66,7 @@ BARE = Signs()
 
 def signs_of(values: pa.Array) -> Signs | None:
     """Return what stands around all numbers; None where currencies, or percent and plain numbers, are mixed."""
-    percent = pc.match_substring_regex(values, r"\d\s*%$")
+    percent = pc.match_substring_regex(values, rf"\d{BLANK}%$")
     signs = pc.struct_field(pc.extract_regex(values, rf"(?P<sign>{CURRENCIES})"), "sign")
     found = pc.unique(signs.drop_null()).to_pylist()
     share = pc.sum(percent).as_py() or 0
@@ -73,13 +76,19 @@ def signs_of(values: pa.Array) -> Signs | None:
 
 
 def digits_of(values: pa.Array, signs: Signs) -> pa.Array:
-    """Return the numbers without their signs."""
+    """Return the numbers without their signs, and the negative ones, however that is written, behind a hyphen."""
+    values = pc.replace_substring_regex(pc.replace_substring(values, MINUS, "-"), BRACKETS, r"-\1")
     if signs.percent:
-        values = pc.replace_substring_regex(values, r"\s*%$", "")
+        values = pc.replace_substring_regex(values, rf"{BLANK}%$", "")
     if signs.currency:
         mark = re.escape(signs.currency)
-        values = pc.replace_substring_regex(values, rf"^([+-]?)\s*{mark}\s*|\s*{mark}$", r"\1")
+        values = pc.replace_substring_regex(values, rf"^([+-]?){BLANK}{mark}{BLANK}|{BLANK}{mark}$", r"\1")
     return values
+
+
+def has_brackets(values: pa.Array) -> bool:
+    """Whether any stands in brackets, as accountants write negative numbers."""
+    return bool(pc.any(pc.match_substring_regex(values, BRACKETS)).as_py())
 
 
 def styles_of(digits: pa.Array) -> list[Style]:
@@ -108,8 +117,8 @@ def are_whole(digits: pa.Array) -> bool:
 
 
 def are_codes(digits: pa.Array) -> bool:
-    """Whether some begin with zeros, like 007, or have more digits than a number can hold."""
-    odd = pc.match_substring_regex(digits, rf"^[+-]?0\d|^[+-]?\d{{{MOST_DIGITS + 1},}}(?:\.0)?$")
+    """Whether some begin with zeros, like 007, have more digits than a number can hold, or are phone numbers."""
+    odd = pc.match_substring_regex(digits, rf"^[+-]?0\d|^[+-]?\d{{{MOST_DIGITS + 1},}}(?:\.0)?$|^\+\d{{8,}}$")
     return bool(pc.any(odd).as_py())
 
 

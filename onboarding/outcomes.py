@@ -1,17 +1,17 @@
 """The label: which of its values means yes. Asked for where it is not plain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.errors import OnboardingError
-from onboarding.readings import EMPTY
+from onboarding.words import EMPTY, FALSE, TRUE
 
 LEAST_POSITIVES = 10  # below, nothing can be learnt or tested
 FEW_POSITIVES = 200  # below, every figure is a rough one
-POSITIVE = {"yes", "y", "true", "t", "1", "1.0", "on", "ja", "j", "oui", "si", "sí", "positive", "pos"}
+POSITIVE = (TRUE - {"x"}) | {"positive", "pos"}
 POSITIVE |= {"churn", "churned", "left", "lost", "fraud", "fraudulent", "default", "defaulted"}
 POSITIVE |= {"bought", "buy", "converted", "clicked", "cancelled", "canceled"}
-NEGATIVE = {"no", "n", "false", "f", "0", "0.0", "-1", "off", "nein", "non", "negative", "neg"}
+NEGATIVE = FALSE | {"-1", "negative", "neg"}
 NEGATIVE |= {"stayed", "stay", "retained", "active", "genuine", "legit", "legitimate", "paid"}
 
 
@@ -38,13 +38,14 @@ class Outcome:
         return self.positives / self.labelled
 
 
-def outcome_of(column: str, words: Mapping[str | None, int], positive: str | None) -> Outcome:
+def outcome_of(
+    column: str, words: Mapping[str | None, int], positive: str | None, also_missing: Sequence[str] = ()
+) -> Outcome:
     """Find out which value means yes. `OnboardingError`, with the values that were found, where two are not there."""
-    unlabelled = sum(n for word, n in words.items() if _is_missing(word))
-    groups: dict[str, list[str]] = {}
-    for word in words:
-        if word is not None and not _is_missing(word):
-            groups.setdefault(word.casefold(), []).append(word)
+    groups = _spellings(words, EMPTY | {"na"} | {word.lower() for word in also_missing})
+    if len(groups) < 2:  # --missing 0 is said of other columns
+        groups = _spellings(words, EMPTY | {"na"})
+    unlabelled = sum(words.values()) - sum(words[word] for spelled in groups.values() for word in spelled)
     _two(column, groups, words, unlabelled)
     chosen, why = _positive(column, groups, positive)
     other = next(group for group in groups if group != chosen)
@@ -56,8 +57,17 @@ def outcome_of(column: str, words: Mapping[str | None, int], positive: str | Non
     return outcome
 
 
-def _is_missing(word: str | None) -> bool:
-    return word is None or word.casefold() in EMPTY | {"na"}
+def _spellings(words: Iterable[str | None], missing: Collection[str]) -> dict[str, list[str]]:
+    """Return the values as they are written, by what they are; without those that are none."""
+    groups: dict[str, list[str]] = {}
+    for word in words:
+        if word is not None and not _is_missing(word, missing):
+            groups.setdefault(word.casefold(), []).append(word)
+    return groups
+
+
+def _is_missing(word: str, missing: Collection[str]) -> bool:
+    return word.lower() in missing or word.removesuffix(".0") in missing
 
 
 def _two(column: str, groups: Mapping[str, Sequence[str]], words: Mapping[str | None, int], unlabelled: int) -> None:

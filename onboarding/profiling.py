@@ -1,7 +1,7 @@
 """What a source holds: its key, time and label, its columns over all rows, and what is wrong with them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -66,8 +66,11 @@ def profile(staged: Staged, request: Request) -> Profiled:
     if time is None:
         staged = staged.without_repeated_rows(staged.position(key))
     label_position = staged.position(label)
-    outcome = outcome_of(label, staged.words(label_position), request.positive)
+    _no_dates(label, staged.types[label_position])
+    words = staged.words(label_position)
+    outcome = outcome_of(label, words, request.positive, request.missing)
     columns = _columns(staged, staged.position(key), label_position, outcome, request.missing)
+    staged = _without_effect(staged, request.missing, columns, [word for word in words if word])
     by_name = {column.name: column for column in columns}
     key_column, time_column = _key(by_name[key]), _time(by_name[time]) if time else None
     candidates = [column for column in columns if column.name not in (key, time)]
@@ -99,6 +102,14 @@ def _different(key: str, label: str, time: str | None) -> None:
         )
 
 
+def _no_dates(label: str, dtype: pa.DataType) -> None:
+    if pa.types.is_temporal(dtype):
+        raise OnboardingError(
+            f"--label {label!r} holds {dtype} values: an outcome is yes or no, 0 or 1, or one of two texts. Make a "
+            "column like that of it, and name that one."
+        )
+
+
 def _columns(staged: Staged, key: int, label: int, outcome: Outcome, missing: Sequence[str]) -> list[Column]:
     """Count and read column by column; those whose numbers could be two wait until all others are known."""
     readings: dict[int, Reading] = {}
@@ -109,7 +120,7 @@ def _columns(staged: Staged, key: int, label: int, outcome: Outcome, missing: Se
 
     for position in (position for position in positions(staged) if position != label):
         found = counted(position)
-        reading = key_reading(found.values) if position == key else reading_of(found.values, missing)
+        reading = key_reading(found.values, missing) if position == key else reading_of(found.values, missing)
         readings[position] = reading
         if not reading.open_to:
             columns[position] = column_of(staged.names[position], position, reading, found)
@@ -117,6 +128,15 @@ def _columns(staged: Staged, key: int, label: int, outcome: Outcome, missing: Se
         if position not in columns:
             columns[position] = column_of(staged.names[position], position, reading, counted(position))
     return [columns[position] for position in readings]
+
+
+def _without_effect(staged: Staged, missing: Sequence[str], columns: Sequence[Column], labels: Sequence[str]) -> Staged:
+    """Note the words that were said to mean missing, and stand nowhere."""
+    found = {word for column in columns for word in column.reading.found}
+    found |= {word.lower().removesuffix(".0") for word in labels} | {word.lower() for word in labels}
+    unknown = [word for word in missing if word.lower() not in found]
+    notes = [f"--missing {word!r} stands in no column: it is written otherwise there" for word in unknown]
+    return replace(staged, notes=(*staged.notes, *notes)) if notes else staged
 
 
 def _key(column: Column) -> Column:

@@ -1,12 +1,11 @@
 """What the values of a column mean: a number, a yes or no, a date, a text. Decided over all of them, and said.
 
 A reading is made from a column's distinct values, and reads any batch of them. Texts alone are interpreted: what has a
-type already keeps it.
+type already keeps it, and only what is said to mean nothing is taken out.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,33 +20,17 @@ from onboarding.number_texts import (
     are_codes,
     are_whole,
     digits_of,
+    has_brackets,
     parsed,
     signs_of,
     styles_of,
 )
+from onboarding.typed_values import Kind, kind_of, without
+from onboarding.words import EMPTY, FALSE, NO_NUMBER, TRUE
 
-Kind = Literal["number", "boolean", "date", "text", "other"]
-EMPTY = frozenset({"", "null", "nan", "n/a", "#n/a", "<na>", "\\n", "?"})  # never a value
-NO_NUMBER = EMPTY | {
-    "na",
-    "none",
-    "nil",
-    "-",
-    "--",
-    ".",
-    "missing",
-    "unknown",
-    "(null)",
-    "#value!",
-    "#div/0!",
-    "inf",
-    "-inf",
-}
 MOST_SPELLINGS = 100  # of yes and no
 FEW = 100  # distinct values that are looked at first
 NEARLY = 0.9  # of the distinct values of a text are numbers
-TRUE = frozenset({"yes", "y", "true", "t", "on", "1", "1.0", "ja", "j", "oui", "si", "sí", "x"})
-FALSE = frozenset({"no", "n", "false", "f", "off", "0", "0.0", "nein", "non"})
 
 
 @dataclass(frozen=True)
@@ -57,6 +40,7 @@ class Reading:
     kind: Kind
     comment: str = ""  # what was decided, where there was something to decide
     missing: frozenset[str] = frozenset()  # words, in lower case, that mean there is no value
+    found: frozenset[str] = frozenset()  # those of them that stand in the column
     whole: bool = False
     style: Style = PLAIN
     signs: Signs = BARE
@@ -68,8 +52,10 @@ class Reading:
 
     def read(self, values: pa.Array) -> pa.Array:
         """Read values: float64 or int64, boolean, date32 or timestamp, or text; null where there is none."""
-        if self.kind == "other" or not pa.types.is_string(values.type):
+        if self.kind == "other":
             return values
+        if not pa.types.is_string(values.type):
+            return without(values, self.missing)
         encoded = values.dictionary_encode()
         return self._read(encoded.dictionary).take(encoded.indices)
 
@@ -79,7 +65,7 @@ class Reading:
             none = pc.is_in(low, pa.array(sorted(self.missing), pa.string()))
             words = pc.if_else(none, pa.scalar(None, pa.string()), words)
         if self.kind == "number":
-            numbers = parsed(digits_of(words, self.signs), self.style)
+            numbers = without(parsed(digits_of(words, self.signs), self.style), self.missing)
             return numbers.cast(pa.int64()) if self.whole else numbers
         if self.kind == "boolean":
             yes = pc.is_in(low, pa.array(sorted(TRUE)))
@@ -91,9 +77,9 @@ class Reading:
 
 def reading_of(values: pa.Array, also_missing: Sequence[str] = ()) -> Reading:
     """Find out how a column's distinct values are to be read."""
+    words = frozenset(word.lower() for word in also_missing)
     if not pa.types.is_string(values.type):
-        return Reading(_kind_of(values.type))
-    words = frozenset(word.casefold() for word in also_missing)
+        return _typed(values, words)
     few = values.slice(0, FEW)  # what these are not, all of them are not
     for find in (_boolean, _date, _number):
         if (len(few) == len(values) or find(few, words) or not _tells(few, words)) and (found := find(values, words)):
@@ -106,13 +92,14 @@ def _tells(few: pa.Array, words: frozenset[str]) -> bool:
     return len(_present(few, NO_NUMBER | words)[0]) >= FEW // 2
 
 
-def key_reading(values: pa.Array) -> Reading:
+def key_reading(values: pa.Array, also_missing: Sequence[str] = ()) -> Reading:
     """Read a key: whole numbers where all are written so and none begins with a zero, else texts."""
+    words = frozenset(word.lower() for word in also_missing)
     if not pa.types.is_string(values.type):
-        return Reading(_kind_of(values.type))
-    there, _ = _present(values, EMPTY)
+        return _typed(values, words)
+    there, none = _present(values, EMPTY | words)
     plain = len(there) and are_whole(there) and not are_codes(there)
-    return Reading("number", missing=EMPTY, whole=True) if plain else Reading("text", missing=EMPTY)
+    return Reading("number" if plain else "text", missing=EMPTY | words, found=_lower(none), whole=bool(plain))
 
 
 def settled(readings: Sequence[Reading], delimiter: str) -> list[Reading]:
@@ -133,18 +120,19 @@ def _settle(reading: Reading, comma: bool, is_known: bool, why: str) -> Reading:
     return replace(reading, style=style, open_to=(), comment="; ".join(filter(None, (reading.comment, comment))))
 
 
-def _kind_of(dtype: pa.DataType) -> Kind:
-    if pa.types.is_boolean(dtype):
-        return "boolean"
-    if pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype):
-        return "number"
-    return "date" if pa.types.is_temporal(dtype) else "other"
+def _typed(values: pa.Array, words: frozenset[str]) -> Reading:
+    alone = [word for word in words if without(values, frozenset({word})).null_count > values.null_count]
+    return Reading(kind_of(values.type), _said_missing(alone), words, frozenset(alone))
 
 
 def _present(values: pa.Array, missing: frozenset[str]) -> tuple[pa.Array, list[str]]:
     """Return the values that are some, and the words that stand for none, as they are written."""
     none = pc.is_in(pc.utf8_lower(values), pa.array(sorted(missing), pa.string()))
     return values.filter(pc.invert(none)), values.filter(none).to_pylist()
+
+
+def _lower(words: Sequence[str]) -> frozenset[str]:
+    return frozenset(word.lower() for word in words)
 
 
 def _said_missing(words: Sequence[str]) -> str:
@@ -159,7 +147,7 @@ def _boolean(values: pa.Array, also: frozenset[str]) -> Reading | None:
         return None
     spelled = ", ".join(map(repr, there.to_pylist()))
     comment = "; ".join(filter(None, (f"yes or no, spelled {spelled}", _said_missing(none))))
-    return Reading("boolean", comment, NO_NUMBER | also)
+    return Reading("boolean", comment, NO_NUMBER | also, _lower(none))
 
 
 def _date(values: pa.Array, also: frozenset[str]) -> Reading | None:
@@ -173,7 +161,7 @@ def _date(values: pa.Array, also: frozenset[str]) -> Reading | None:
         comment += f" were assumed ({forms[1].name} would fit too)"
     comment = "; ".join(filter(None, (comment, _said_missing(none))))
     other = forms[1] if len(forms) > 1 else None
-    return Reading("date", comment, NO_NUMBER | also, form=form, clock=clock, other_form=other)
+    return Reading("date", comment, NO_NUMBER | also, _lower(none), form=form, clock=clock, other_form=other)
 
 
 def _number(values: pa.Array, also: frozenset[str]) -> Reading | None:
@@ -191,14 +179,18 @@ def _number(values: pa.Array, also: frozenset[str]) -> Reading | None:
     if styles[0] == PLAIN:
         open_to = open_to if any(style.thousands == "." for style in styles) else ()  # as 1.234 may be
     whole = are_whole(digits) and styles[0] == PLAIN and not open_to
+    numbers = parsed(digits, styles[0])
+    none += there.filter(pc.is_null(without(numbers, also))).to_pylist()
     said = [_said_missing(none)]
     said += [f"numbers like {styles[0].example}"] if styles[0] != PLAIN and not open_to else []
     said += ["the percent sign is left out: 5 % is 5"] if signs.percent else []
     said += [f"in {signs.currency}"] if signs.currency else []
+    said += ["those in brackets are negative"] if has_brackets(there) else []
     return Reading(
         "number",
         "; ".join(filter(None, said)),
         NO_NUMBER | also,
+        frozenset(word for word in also if _stands(word, none, numbers)),
         whole=whole,
         style=styles[0],
         signs=signs,
@@ -207,13 +199,17 @@ def _number(values: pa.Array, also: frozenset[str]) -> Reading | None:
     )
 
 
+def _stands(word: str, none: Sequence[str], numbers: pa.Array) -> bool:
+    return word in _lower(none) or without(numbers, frozenset({word})).null_count > 0
+
+
 def _text(values: pa.Array, also: frozenset[str]) -> Reading:
     there, none = _present(values, EMPTY | also)
     missing = EMPTY | also
     said = [_nearly_numbers(there)]
     if "NA" in none or ("NA" in there.to_pylist() and not _are_country_codes(there)):
         missing, none = missing | {"na"}, [*none, "NA"]
-    return Reading("text", "; ".join(filter(None, (*said, _said_missing(none)))), missing)
+    return Reading("text", "; ".join(filter(None, (*said, _said_missing(none)))), missing, _lower(none))
 
 
 def _nearly_numbers(values: pa.Array) -> str:

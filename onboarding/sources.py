@@ -1,6 +1,7 @@
 """What `--from` names, a file or a table of the catalog, brought into scratch as it stands."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from models.errors import OnboardingError, TableNotFoundError
 from onboarding.csv_files import CsvRows, sniff
 from onboarding.staging import Staged, stage
+from onboarding.text_files import failures_named
 
 if TYPE_CHECKING:
     from backends.lakehouse.catalog import Lakehouse
@@ -23,15 +25,16 @@ STAGED = "staged.parquet"
 
 def bring(given: str, lake: "Lakehouse", scratch: Path) -> Staged:
     """Stage a file, if there is one of that name, or else a table; `OnboardingError` when it has no rows."""
-    path = Path(given).expanduser()
-    if path.is_file():
-        staged = _parquet(path, scratch) if _is_parquet(path) else _csv(path, scratch)
-    elif TABLE.match(given) and not path.exists():
+    path = Path(os.path.expanduser(given))  # noqa: PTH111  # pathlib's fails for users that there are not
+    with failures_named(path):
+        kind = _kind(path)
+    if kind in BRINGERS:
+        staged = BRINGERS[kind](path, scratch)
+    elif kind == "not there" and TABLE.match(given):
         staged = _table(given, lake, scratch)
     else:
-        what = "is a folder" if path.is_dir() else "does not exist"
         raise OnboardingError(
-            f"--from is {given!r}, which {what}. Name a CSV or Parquet file, or a table of the catalog like "
+            f"--from is {given!r}, which is {kind}. Name a CSV or Parquet file, or a table of the catalog like "
             "silver.orders."
         )
     if not staged.rows:
@@ -55,18 +58,23 @@ def named(staged: Staged, option: str, column: str) -> str:
 # --- kinds of sources -----------------------------------------------------------------------------------------------
 
 
+def _kind(path: Path) -> str:
+    if not path.exists():
+        return "not there"
+    if not path.is_file():
+        return "a folder" if path.is_dir() else "no file but a pipe or a device"
+    with path.open("rb") as file:
+        return "Parquet" if file.read(4) == b"PAR1" else "CSV"
+
+
 def _csv(path: Path, scratch: Path) -> Staged:
     form = sniff(path)
     rows = CsvRows(path, form)
     names, notes = _usable(form.header)
     types = (pa.string(),) * len(names)
     count = _staged(scratch, types, rows.batches())
-    return Staged(scratch / STAGED, names, types, count, f"{path.name} ({form.described})", 2, notes, form.delimiter)
-
-
-def _is_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1"
+    origin, first_row = f"{path.name} ({form.described})", form.lines_above + 2
+    return Staged(scratch / STAGED, names, types, count, origin, first_row, notes, form.delimiter)
 
 
 def _parquet(path: Path, scratch: Path) -> Staged:
@@ -76,6 +84,9 @@ def _parquet(path: Path, scratch: Path) -> Staged:
             return _typed(path.name, schema, file.iter_batches(), scratch)
     except (pa.ArrowException, OSError) as error:
         raise OnboardingError(f"{path.name} cannot be read as Parquet: {error}. Write it again.") from error
+
+
+BRINGERS = {"Parquet": _parquet, "CSV": _csv}
 
 
 def _table(table: str, lake: "Lakehouse", scratch: Path) -> Staged:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from models.errors import OnboardingError
+
 BATCH_ROWS = 65_536
 
 
@@ -130,7 +132,10 @@ def stage(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], trim
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as out:
         for batch in batches:
             columns = [_trimmed(column) for column in batch.columns] if trim else batch.columns
-            out.write_batch(pa.record_batch(columns, schema=schema))
+            try:
+                out.write_batch(pa.record_batch(columns, schema=schema))
+            except OSError as error:
+                raise OnboardingError(f"{path} cannot be written: {error}. Make room for it, and run again.") from error
             rows += len(batch)
     return rows
 

@@ -84,7 +84,7 @@ def run(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     stay: Annotated[bool, typer.Option(help="Leave the API running at the end, until Ctrl-C.")] = False,
 ) -> None:
-    """Train a model, serve it, score today's rows, publish them, and prove that both lanes agree."""
+    """Train a model, serve it, score today's rows or the newest day's events, and prove that both lanes agree."""
     from orchestration.whole_life import run_model
 
     run_model(Settings(), model, stay=stay)

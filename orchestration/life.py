@@ -1,9 +1,10 @@
 """One model's life in this process, with its progress: run its jobs, start its API and wait until it answers."""
 
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -15,9 +16,11 @@ from rich.console import Console
 
 from assets.resources import Backends
 from backends.settings import Settings
+from bento.building.build import find_bento
 from bento.client import ApiClient
+from bento.lineage import Lineage
 from models.declaration import Declaration, load_declaration
-from models.errors import ServiceUnreachableError, TandemError
+from models.errors import PortTakenError, ServiceUnreachableError, TandemError
 from orchestration.definitions import assemble
 from orchestration.processes import api_command
 from orchestration.progress import Stages
@@ -49,22 +52,45 @@ class Life:
     @property
     def api_log(self) -> Path:
         """What the API writes on its console."""
-        return self.settings.home / "api.log"
+        return self.settings.home / f"api-{self.model}.log"
 
-    def run_job(self, instance: dg.DagsterInstance, title: str, job: str, partition: str | None = None) -> None:
-        """Run one of Dagster's jobs here, with its steps shown."""
+    def run_job(
+        self,
+        instance: dg.DagsterInstance,
+        title: str,
+        job: str,
+        partition: str | None = None,
+        days: tuple[date, date] | None = None,
+    ) -> None:
+        """Run one of Dagster's jobs here, of one partition or of a range of days, with its steps shown."""
+        bounds = dict(zip(("start", "end"), days or (), strict=False))
+        tags = {f"dagster/asset_partition_range_{name}": day.isoformat() for name, day in bounds.items()}
         with self.stages.stage(title):
-            succeeded(run_job(self.definitions, instance, job, partition))
+            succeeded(run_job(self.definitions, instance, job, partition, tags=tags))
+
+    def check_port(self) -> None:
+        """Raise `PortTakenError`, with what answers there, when somebody listens where the API is to."""
+        port = self.declaration.api.port
+        with socket.socket() as trial:
+            trial.settimeout(1)
+            if trial.connect_ex(("127.0.0.1", port)):
+                return
+        raise PortTakenError(
+            f"Port {port} is taken: {self._who_answers()} is there. Stop it, or give {self.model!r} another port "
+            f"(`api: {{port: ...}}` in models/{self.model}.yaml)."
+        )
 
     @contextmanager
     def api(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the newest Bento; the process is stopped at the end."""
+        """Run the newest Bento, and nobody else's; the process is stopped at the end."""
+        self.check_port()
         command, environment = api_command(self.settings, self.model, self.declaration.api.port)
+        built = Lineage.read(find_bento(self.settings.bentoml_home, self.model).model_folder)
         log = self.api_log.open("wb")
         with log, subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT) as process:
             try:
                 with self.stages.stage("API starts"):
-                    self._wait_for(process)
+                    self._wait_for(process, built)
                 yield process
             finally:
                 process.terminate()
@@ -73,20 +99,37 @@ class Life:
                 except subprocess.TimeoutExpired:
                     process.kill()
 
-    def _wait_for(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_for(self, process: subprocess.Popen[bytes], built: Lineage) -> None:
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 with ApiClient(self.url) as client:
-                    client.lineage()
-                return
+                    found = client.lineage()
             except ServiceUnreachableError:
                 time.sleep(0.1)
+                continue
+            if (found["model"], found["sha256"]) == (built.model, built.sha256):
+                return
+            raise TandemError(
+                f"At {self.url} answers {_named(found)}, not {_named(built.model_dump())} that was started on port "
+                f"{self.declaration.api.port}. Stop the one, or correct TANDEM_API_URL."
+            )
         raise TandemError(f"The API does not answer at {self.url}; its log is {self.api_log}.{self._last_words()}")
+
+    def _who_answers(self) -> str:
+        try:
+            with ApiClient(self.url) as client:
+                return _named(client.lineage())
+        except TandemError:
+            return "no service of Tandem, or one that does not say which,"
 
     def _last_words(self) -> str:
         lines = [line.strip() for line in self.api_log.read_text(errors="replace").splitlines() if line.strip()]
         return f" It ends with: {lines[-1]}" if lines else ""
+
+
+def _named(lineage: Mapping[str, Any]) -> str:
+    return f"the service of {lineage['model']!r}, version {lineage['version']} ({str(lineage['sha256'])[:8]})"
 
 
 def screen() -> Console:

@@ -75,7 +75,8 @@ def night_table(facts: Facts, noun: str) -> Table:
     gold_table = facts.declaration.predictions_table
     rows, speed = gold["dagster/partition_row_count"], gold["rows_per_second"]
     table.add_row("scored", f"{rows:,} {noun} in {gold['seconds']:.1f} s: {speed:,} rows/s, audited and published")
-    table.add_row("online", f"{online['dagster/row_count']:,} vectors in {online['seconds']:.1f} s")
+    of = f"{noun} of {online['entities']:,} entities" if "entities" in online else "vectors"
+    table.add_row("online", f"{online['dagster/row_count']:,} {of} in {online['seconds']:.1f} s")
     table.add_row("drift", _drift(facts.stage("drift")))
     table.add_row("costs", _costs(facts.stage("costs"), facts.declaration.costs.currency))
     table.add_row("Gold", f"Iceberg table {gold_table}: {_near(gold['dagster/uri'])}")

@@ -2,14 +2,18 @@
 
 import json
 import time
+from datetime import date
 
 import dagster as dg
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
+from assets.predictions import partitions
 from assets.sources import report_tables
 from backends.settings import Settings
+from models.declaration import Declaration
 from models.errors import TandemError
 from orchestration.home import prepare
 from orchestration.life import Life, screen, stay_up
@@ -18,21 +22,23 @@ from orchestration.summary import Facts, agrees, models_table, night_table, one_
 
 
 def run_model(settings: Settings, model: str, *, stay: bool) -> None:
-    """Train, promote, serve, score today, publish, prove and sum up; `TandemError` says why a step failed."""
+    """Train, promote, serve, score a day, publish, prove and sum up; `TandemError` says why a step failed.
+
+    The day is today, or of events the newest one that is over; their histories are counted first, those of all days.
+    """
     begun = time.monotonic()
     prepare(settings)
     console = screen()
     with Stages(console) as stages:
         life = Life(settings, stages, model)
         instance = dg.DagsterInstance.get()
-        if life.declaration.events:
-            raise TandemError(_about_events(model))
-        tables = (life.declaration.source_table, life.declaration.examples.table)
-        report_tables(life.backends, instance, dict.fromkeys(tables))
+        life.check_port()
+        report_tables(life.backends, instance, source_tables_of(life.declaration))
+        day = _count_histories(life, instance) if life.declaration.events else life.today
         _train(life, instance, console)
         with life.api() as process:
-            life.run_job(instance, "score, publish, load, prove", f"{model}_nightly", life.today.isoformat())
-            life.run_job(instance, "drift, outcomes, costs", f"{model}_watch", life.today.isoformat())
+            life.run_job(instance, "score, publish, load, prove", f"{model}_nightly", day.isoformat())
+            life.run_job(instance, "drift, outcomes, costs", f"{model}_watch", day.isoformat())
             stages.close()
             facts = Facts(life.declaration, life.backends, instance, life.url, time.monotonic() - begun)
             console.print(_summary(facts))
@@ -54,11 +60,33 @@ def _train(life: Life, instance: dg.DagsterInstance, console: Console) -> None:
         raise
 
 
-def _about_events(model: str) -> str:
-    return (
-        f"{model!r} is a model of events, whose features are counted first: run the jobs {model}_features for the days "
-        f"that there are, {model}_training and {model}_nightly in Dagster (`tandem dev`)."
-    )
+def source_tables_of(declaration: Declaration) -> list[str]:
+    """Return the tables that a model reads and that others write."""
+    tables = dict.fromkeys((declaration.source_table, declaration.examples.table))
+    return [table for table in tables if not (declaration.events and table == declaration.features_table)]
+
+
+def _count_histories(life: Life, instance: dg.DagsterInstance) -> date:
+    """Count the histories of all days that are over, in one run; return the newest."""
+    from backends.event_span import days_with_events
+
+    with life.backends.lakehouse() as lake:
+        first, last = days_with_events(lake, life.declaration)
+    days = days_to_count(life.declaration, first, last)
+    life.run_job(instance, f"histories of {(days[1] - days[0]).days + 1} days", f"{life.model}_features", days=days)
+    return days[1]
+
+
+def days_to_count(declaration: Declaration, first: date, last: date) -> tuple[date, date]:
+    """Return those of the days with events that are partitions, and over; `TandemError` when none is."""
+    newest = partitions(declaration).get_last_partition_key()
+    begin, end = max(first, declaration.predictions.first_day), min(last, date.fromisoformat(newest or str(date.min)))
+    if begin > end:
+        raise TandemError(
+            f"The events of {declaration.source_table} are of {first} to {last}, of which no day is over and since "
+            f"predictions.first_day, {declaration.predictions.first_day}. Set that to an earlier day, or wait."
+        )
+    return begin, end
 
 
 def words_since(instance: dg.DagsterInstance, model: str, moment: float) -> list[str]:
@@ -70,16 +98,14 @@ def words_since(instance: dg.DagsterInstance, model: str, moment: float) -> list
 
 
 def _summary(facts: Facts) -> RenderableType:
-    gold, answer = one_entity(facts)
     return Panel(
         Group(
             *(Text(sentence) for sentence in _in_words(facts)),
             "",
             models_table(facts),
-            night_table(facts, "rows"),
+            night_table(facts, "events" if facts.declaration.events else "rows"),
             parity(facts),
-            side_by_side(facts, gold, answer),
-            _next(facts, gold[facts.declaration.entity_key]),
+            *_asked(facts),
         ),
         title=f"[bold]{facts.declaration.name}[/bold] in {facts.seconds:.0f} s",
         padding=(0, 1),
@@ -95,11 +121,20 @@ def _in_words(facts: Facts) -> list[str]:
     return [*words, f"Warning: float32 is served, not int8. {quantized['reason']}"]
 
 
-def _next(facts: Facts, key: int | str) -> str:
+def _asked(facts: Facts) -> list[RenderableType]:
+    """Return one entity in both lanes, and what to ask next; an event that the API was asked about cannot be again."""
+    if facts.declaration.events:
+        return [_next(facts, "docs/api.md says how it is asked about an event")]
+    gold, answer = one_entity(facts)
+    key = facts.declaration.entity_key
+    body = json.dumps({key: gold[key]}, ensure_ascii=False)
+    return [side_by_side(facts, gold, answer), _next(facts, f"then  curl {facts.url}/predict --json '{body}'")]
+
+
+def _next(facts: Facts, asking: str) -> str:
     name = facts.declaration.name
-    body = json.dumps({facts.declaration.entity_key: key}, ensure_ascii=False)
     return (
-        f"\n[bold]tandem serve {name}[/bold]  the API alone, then  curl {facts.url}/predict --json '{body}'\n"
+        f"\n[bold]tandem serve {name}[/bold]  the API alone, {escape(asking)}\n"
         "[bold]tandem dev[/bold]           Dagster, MLflow and the API in the browser\n"
         f"[bold]models/{name}.yaml[/bold] is all that says what this model is"
     )

@@ -1,24 +1,36 @@
 """Tables that come in from outside: several at once, each in one commit, and none of them half.
 
-All files are written first, which is what can fail for long; only then do the commits follow each other. A table that
-was made for rows which did not come is dropped again.
+All files are written first, which is what can fail for long; only then do the commits follow each other. A new table is
+made by the commit that fills it: of several who make it at once the first does, and the others have nothing to undo.
+When a commit fails, or what the caller does once all are loaded, those before it are put back.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
-from pyiceberg.exceptions import CommitStateUnknownException
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    CommitStateUnknownException,
+    NamespaceAlreadyExistsError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import TableProperties, Transaction
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import SetCurrentSchemaUpdate, SetPropertiesUpdate
+from pyiceberg.table.update.snapshot import ManageSnapshots
+from sqlalchemy.exc import IntegrityError
 
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.commits import Change, commit_once, failures_named
-from backends.lakehouse.parts import new_parts, with_field_ids
-from backends.lakehouse.reading import Snapshot, prefixed, snapshot_of
-from models.errors import LakehouseError
+from backends.lakehouse.connection import CommitUnknownError
+from backends.lakehouse.parts import Parts, new_parts, with_field_ids
+from backends.lakehouse.reading import Snapshot, snapshot_of
+from models.errors import LakehouseError, PublishConflictError
+
+MADE_BY_OTHERS = (CommitFailedException, TableAlreadyExistsError, IntegrityError)
 
 
 @dataclass(frozen=True)
@@ -29,14 +41,15 @@ class Incoming:
     schema: pa.Schema
     batches: Callable[[], Iterable[pa.RecordBatch]]
     distinct: tuple[str, ...] = ()  # columns whose values hardly repeat
-    properties: tuple[tuple[str, str], ...] = ()  # of the snapshot
 
 
-def load(lake: Lakehouse, incoming: Sequence[Incoming], replace: bool) -> list[Snapshot]:
-    """Write each table's rows in one commit. With `replace`, of tables that are there too, columns and all.
+@contextmanager
+def loading(lake: Lakehouse, incoming: Sequence[Incoming], replace: bool) -> Iterator[list[Snapshot]]:
+    """Write each table's rows in one commit; when one fails, or the body, put all of them back.
 
-    What stood in them stays readable by its snapshot. `LakehouseError` for tables that are there otherwise; nothing is
-    written then.
+    With `replace`, of tables that are there too, columns and all: what stood in them stays readable by its snapshot.
+    `LakehouseError` for tables that are there otherwise; nothing is written then. `PublishConflictError` when somebody
+    else makes or changes one of them meanwhile. What cannot be put back is named by the error, with the remedy.
     """
     there = [table.table for table in incoming if has_rows(lake, table.table)]
     if there and not replace:
@@ -44,56 +57,131 @@ def load(lake: Lakehouse, incoming: Sequence[Incoming], replace: bool) -> list[S
             f"The catalog has {' and '.join(there)} already. --replace puts the new rows in their place, in one commit "
             "each; the old ones stay readable by their snapshots. Or take another name."
         )
-    made = [table.table for table in incoming if not lake.catalog.table_exists(table.table)]
+    begun: list[_Load] = []
     try:
-        return _load(lake, incoming)
-    except CommitStateUnknownException:
+        for table in incoming:
+            begun.append(_begin(lake, table))
+            begun[-1].write()
+        yield [load.commit() for load in begun]
+    except CommitStateUnknownException as error:
+        names = " and ".join(load.incoming.table for load in begun)
+        raise CommitUnknownError(
+            f"{error} Which of {names} have their new rows is not known: run again with --replace."
+        ) from error
+    except BaseException as error:
+        if left := " ".join(filter(None, [load.put_back(lake) for load in reversed(begun)])):
+            raise LakehouseError(f"{error} {left}") from error
         raise
-    except BaseException:
-        for table in made:
-            with suppress(Exception):  # what went wrong first is to be said
-                lake.catalog.drop_table(table)
-        raise
+
+
+def load(lake: Lakehouse, incoming: Sequence[Incoming], replace: bool) -> list[Snapshot]:
+    """Write each table's rows in one commit, or nothing: see `loading`."""
+    with loading(lake, incoming, replace) as snapshots:
+        return snapshots
 
 
 def has_rows(lake: Lakehouse, table: str) -> bool:
-    """Whether the catalog has a table with rows; one without is what a killed run may leave."""
+    """Whether the catalog has a table with rows."""
     if not lake.catalog.table_exists(table):
         return False
     current = lake.load(table).current_snapshot()
     return current is not None and snapshot_of(table, current).rows > 0
 
 
-def _load(lake: Lakehouse, incoming: Sequence[Incoming]) -> list[Snapshot]:
-    with ExitStack() as stack:
-        ready = [_written(lake, table, stack) for table in incoming]
-        return [_committed(table, loaded, addresses) for table, loaded, addresses in ready]
+# --- one table ------------------------------------------------------------------------------------------------------
 
 
-def _written(lake: Lakehouse, incoming: Incoming, stack: ExitStack) -> tuple[Incoming, Table, list[str]]:
-    """Write a table's files, with the field ids that its columns are going to have."""
-    lake.ensure_table(incoming.table, incoming.schema)
-    loaded = commit_once(lake.load(incoming.table))
-    planned = _with_columns(Change(loaded), incoming.schema)
-    schema = with_field_ids(incoming.schema, planned)
-    folder = f"{loaded.location()}/data/"
-    parts = stack.enter_context(new_parts(loaded.io, folder, schema, incoming.distinct))
-    return incoming, loaded, parts.write(0, incoming.batches())
+@dataclass
+class _Load:
+    """One table on its way: a change of it that waits for its commit, and the files that the change names."""
+
+    incoming: Incoming
+    change: Transaction
+    before: TableMetadata | None  # None where the commit makes the table
+    parts: Parts
+    snapshot: Snapshot | None = None  # as it is going to be
+
+    def write(self) -> None:
+        """Write the files, and name them in the change."""
+        addresses = self.parts.write(0, self.incoming.batches())
+        with failures_named(self.incoming.table):
+            current = self.before.current_snapshot() if self.before else None
+            if current and snapshot_of(self.incoming.table, current).rows:
+                self.change.delete(AlwaysTrue())
+            self.change.add_files(addresses, check_duplicate_files=False)
+        self.snapshot = snapshot_of(self.incoming.table, self.change.table_metadata.current_snapshot())
+
+    def commit(self) -> Snapshot:
+        """Commit the change, once; `PublishConflictError` when somebody else was faster."""
+        assert self.snapshot is not None  # written first
+        with failures_named(self.incoming.table):
+            if self.before is not None:
+                self.change.commit_transaction()
+                return self.snapshot
+            try:
+                self.change.commit_transaction()
+            except MADE_BY_OTHERS as error:
+                raise PublishConflictError(
+                    f"Table {self.incoming.table!r} was made by somebody else in the same moment, and stays theirs. "
+                    "Take another name, or --replace it."
+                ) from error
+        return self.snapshot
+
+    def put_back(self, lake: Lakehouse) -> str:
+        """Undo what was done; return what is to be said of a table that is not as it was."""
+        table = self.incoming.table
+        try:
+            with failures_named(table):
+                return self._put_back(lake)
+        except Exception as error:  # noqa: BLE001  # whatever it is: what went wrong first is to be said too
+            old = self.before.current_snapshot() if self.before else None
+            there = f" (the old ones are snapshot {old.snapshot_id})" if old else ""
+            return f"And {table} could not be put back: it has its new rows{there}. Run again with --replace. ({error})"
+
+    def _put_back(self, lake: Lakehouse) -> str:
+        there = lake.load(self.incoming.table) if lake.catalog.table_exists(self.incoming.table) else None
+        if there is None or self.snapshot is None or there.snapshot_by_id(self.snapshot.id) is None:
+            self.parts.remove_all_but(())
+        elif there.current_snapshot().snapshot_id != self.snapshot.id:
+            return f"{self.incoming.table} was changed by somebody else since, and stays as they left it."
+        elif self.before is None:
+            lake.catalog.drop_table(self.incoming.table)
+            self.parts.remove_all_but(())
+        else:
+            _go_back(Change(commit_once(there)), self.before)
+        return ""
 
 
-def _committed(incoming: Incoming, loaded: Table, addresses: Sequence[str]) -> Snapshot:
-    before = loaded.current_snapshot()
-    with failures_named(incoming.table), Change(loaded) as change:
+def _begin(lake: Lakehouse, incoming: Incoming) -> _Load:
+    """Plan a table's columns; its files are going to have their field ids."""
+    before = None
+    if lake.catalog.table_exists(incoming.table):
+        lake.ensure_table(incoming.table, incoming.schema)  # one without a snapshot gets one to go back to
+        change: Transaction = Change(commit_once(lake.load(incoming.table)))
+        before = change.table_metadata
         _with_columns(change, incoming.schema)
-        if before and snapshot_of(incoming.table, before).rows:
-            change.delete(AlwaysTrue())
-        change.add_files(list(addresses), prefixed(dict(incoming.properties)), check_duplicate_files=False)
-    # Not read anew: an error after the commit would remove parts that the table now needs.
-    return snapshot_of(incoming.table, loaded.current_snapshot())
+    else:
+        with suppress(NamespaceAlreadyExistsError):
+            lake.catalog.create_namespace(incoming.table.rsplit(".", 1)[0])
+        change = lake.catalog.create_table_transaction(incoming.table, incoming.schema)
+        change._table.catalog = lake.catalog  # so that what it cannot reach is said
+    planned = change.table_metadata
+    folder = f"{planned.location}/data/"
+    schema = with_field_ids(incoming.schema, planned.schema())
+    return _Load(incoming, change, before, new_parts(change._table.io, folder, schema, incoming.distinct))
 
 
-def _with_columns(change: Change, wanted: pa.Schema) -> Schema:
-    """Give the table the columns of `wanted` and no others, and return its schema as it will be."""
+def _go_back(change: Change, before: TableMetadata) -> None:
+    """Give a table the rows and columns that it had, in one commit; what was loaded stays readable by its snapshot."""
+    ManageSnapshots(change).set_current_snapshot(before.current_snapshot_id).commit()
+    change._stage((SetCurrentSchemaUpdate(schema_id=before.current_schema_id),))
+    if mapping := before.properties.get(TableProperties.DEFAULT_NAME_MAPPING):
+        change._stage((SetPropertiesUpdate(updates={TableProperties.DEFAULT_NAME_MAPPING: mapping}),))
+    change.commit_transaction()
+
+
+def _with_columns(change: Transaction, wanted: pa.Schema) -> None:
+    """Give the table the columns of `wanted` and no others."""
     there = {field.name: field.type for field in change.table_metadata.schema().as_arrow()}
     gone = [name for name, dtype in there.items() if name not in wanted.names or not _holds(dtype, wanted.field(name))]
     if gone:
@@ -104,7 +192,6 @@ def _with_columns(change: Change, wanted: pa.Schema) -> Schema:
     if len(new):
         with change.update_schema() as update:
             update.union_by_name(new)
-    return change.table_metadata.schema()
 
 
 def _holds(dtype: pa.DataType, field: pa.Field) -> bool:

@@ -23,6 +23,7 @@ from backends.lakehouse import connection
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.connection import CommitUnknownError, catalog_properties
 from backends.lakehouse.files import files_below
+from backends.lakehouse.loading import Incoming, load, loading
 from backends.lakehouse.publishing import write_whole
 from backends.lakehouse.reading import partition_is
 from backends.nights import Published, published_nights
@@ -511,3 +512,33 @@ def test_the_examples_of_the_docs_say_what_they_mean(tmp_path, monkeypatch, head
 
 def test_every_example_of_the_docs_is_looked_at():
     assert [heading.split(",")[0] for heading, _ in EXAMPLES] == list(KINDS)
+
+
+@on([postgresql_and_files, rest_and_s3, glue_and_s3])
+def test_tables_that_come_in_are_made_replaced_and_put_back_on_every_kind_of_catalog(lake, settings):
+    old, new = pa.table({"id": [1, 2], "x": ["a", None]}), pa.table({"id": ["k"], "y": [1.5]})
+    tables = ("silver.first", "silver.second")
+
+    def incoming(rows: pa.Table) -> list[Incoming]:
+        return [Incoming(table, rows.schema, rows.to_batches) for table in tables]
+
+    def load_and_fail(rows: pa.Table, replace: bool) -> None:
+        with loading(lake, incoming(rows), replace):
+            raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        load_and_fail(old, replace=False)
+    assert not any(lake.catalog.table_exists(table) for table in tables)
+    with Lakehouse.open(settings) as faster:
+
+        def overtaken() -> Iterator[pa.RecordBatch]:
+            load(faster, incoming(old), replace=False)
+            yield from new.to_batches()
+
+        with pytest.raises(LakehouseError, match="made by somebody else in the same moment"):
+            load(lake, [Incoming(tables[0], new.schema, overtaken)], replace=False)
+    with pytest.raises(OSError, match="no room"):
+        load_and_fail(new, replace=True)
+    assert [lake.read(table).to_pydict() for table in tables] == [old.to_pydict()] * 2
+    load(lake, incoming(new), replace=True)
+    assert [lake.read(table).to_pydict() for table in tables] == [new.to_pydict()] * 2

@@ -47,14 +47,44 @@ def test_quotes_within_a_field_are_letters(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        b"\n\nid,x\n1,2\n3,4\n",
+        b" \r\n,,\r\nid,x\r\n1,2\r\n3,4\r\n",
+        b"sep=;\r\nid;x\r\n1;2\r\n3;4\r\n",
+        b'\xef\xbb\xbf"sep=,"\n\nid,x\n1,2\n3,4\n',
+        "SEP=\t\nid\tx\n1\t2\n3\t4\n".encode("utf-16"),
+        b"sep=^\nid^x\n1^2\n3^4\n",
+        b"\rid,x\r1,2\r3,4\r",  # as old Macs end lines
+        b"id,x\n1,2\n  \n3,4\n \n",
+    ],
+)
+def test_lines_that_are_no_rows_are_not_read_as_such(tmp_path, content):
+    (tmp_path / "t.csv").write_bytes(content)
+    assert rows_of(tmp_path / "t.csv") == {"id": ["1", "3"], "x": ["2", "4"]}
+
+
+def test_a_packed_file_is_known_by_its_bytes(tmp_path):
+    (tmp_path / "t.csv").write_bytes(gzip.compress(write_csv(tmp_path / "plain.csv", TABLE).read_bytes()))
+    assert rows_of(tmp_path / "t.csv") == TABLE
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"", "is empty"),
+        (b",,\n;\n", "has no header"),
+        (b"sep=;\n", "has no header"),
+        (b"PK\x03\x04\x00\x00", "is a ZIP archive, as workbooks are too"),
+        (b"\x1f\x8bnothing", "cannot be unpacked"),
+        (b"\n\nid,x\n1,2\n3\n", "the header is row 3.: row 5 has 1"),
         (b"\n \n", "is empty"),
         (b"id,x\n1,2\n3\n4,5,6\n", "2 rows without 2 fields"),
         (b"id,x\n1,2\n3\n4,5,6\n", "row 3 has 1: '3'; row 4 has 3: '4,5,6'"),
         (b'id,x\n1,"2\n3,4\n5,6\n', "quotation mark that is never closed"),
         (b"id,x\n1,\x00\x00\n", "zero bytes"),
+        ("id,x\n1,ä\n2,ö\n3,".encode() + b"\xe4\n", "is UTF-8 but for 1 bytes, the first in line 4"),
+        (b"Customer report\n\nid,x\n1,2\n", "one field in row 1, 'Customer report', and more below"),
         (b"\xff\xfeid,x\xff", "Export it again as UTF-8"),  # says UTF-16, but ends within a letter
     ],
 )

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from backends.lakehouse.catalog import Lakehouse
 from backends.settings import ROOT, Settings
-from models.errors import OnboardingError, TandemError
+from models.errors import OnboardingError
 from orchestration.cli import app
-from orchestration.whole_life import run_model, words_since
+from orchestration.whole_life import words_since
 from tests.lives import SMALL, merged
 from tests.onboarding.tables import Table, changed, customers, with_column, write_csv
 from tests.serving import free_port
@@ -125,11 +125,3 @@ def test_what_cannot_be_is_refused(settings):
     done = CliRunner().invoke(app, arguments, env=variables(settings))
     assert isinstance(done.exception, OnboardingError)
     assert "'nowhere.csv', which is no file and no table" in str(done.exception)
-
-
-def test_a_model_of_events_is_refused_with_the_remedy(home, monkeypatch):
-    for name in ("DAGSTER_HOME", "TANDEM_HOME", "BENTOML_HOME"):
-        monkeypatch.setenv(name, "")  # given back afterwards
-    shutil.copyfile(ROOT / "models" / "fraud.yaml", home.models / "fraud.yaml")
-    with pytest.raises(TandemError, match="fraud_features"):
-        run_model(home, "fraud", stay=False)

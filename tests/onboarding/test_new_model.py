@@ -1,9 +1,12 @@
 """From a file or a table to Iceberg and a declaration, and back out of it: nothing half-made, nothing lost."""
 
+import errno
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +16,7 @@ from models.declaration import load_declaration
 from models.errors import LakehouseError, OnboardingError
 from models.training.split import labels
 from onboarding import declaring, new_model
+from onboarding.baseline import measure
 from tests.lives import write_table
 from tests.onboarding.tables import changed, customers, made_from, with_column, write_csv
 
@@ -144,6 +148,51 @@ def test_numbers_that_no_float_holds_and_times_of_any_zone_are_read_as_they_are(
     assert population["seen"].to_pylist()[0] == datetime(2026, 1, 1, tzinfo=UTC)
 
 
+def test_numbers_that_mean_missing_are_so_in_a_table_of_the_catalog_and_in_a_parquet_file(home, tmp_path):
+    table = pa.table(changed(ROWS, "age", lambda age: -999 if age % 7 == 0 else age)).drop_columns(["joined"])
+    many = sum(age % 7 == 0 for age in ROWS["age"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    write_table(home, "silver.theirs", table)
+    for name, source in (("m", tmp_path / "t.parquet"), ("n", "silver.theirs")):
+        made = made_from(home, source, name=name, missing=("-999",))
+        assert made.declaration.features["age"].missing
+        assert "'-999' means missing" in made.path.read_text()
+        assert tables(home)[f"{name}_population"]["age"].null_count == many
+    assert "silver.theirs is copied, since 'age' has values that mean missing" in made.path.read_text()
+
+
+def test_infinities_are_missing_and_that_is_said(home, tmp_path):
+    table = pa.table(ROWS | {"spend": [float("inf") if n % 50 == 0 else x for n, x in enumerate(ROWS["spend"])]})
+    table = table.drop_columns(["joined"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    write_table(home, "silver.theirs", table)
+    for name, source in (("m", tmp_path / "t.parquet"), ("n", "silver.theirs")):
+        made = made_from(home, source, name=name)
+        assert "infinite in 12 rows, which is read as missing" in made.path.read_text()
+        assert tables(home)[f"{name}_examples"]["spend"].null_count == 12
+    assert "silver.theirs is copied, since 'spend' is infinite in some rows" in made.path.read_text()
+
+
+def test_columns_that_could_be_no_feature_are_listed_without_a_kind(home, tmp_path):
+    table = with_column(ROWS, "nothing", lambda n, _: None)
+    table = with_column(table, "closed", lambda n, row: f"2026-01-{1 + n % 28:02d}" if row["left"] == "yes" else None)
+    table = with_column(table, "always", lambda n, _: "2026-01-01")
+    made = made_from(home, write_csv(tmp_path / "t.csv", table))
+    lines = [line.strip() for line in made.path.read_text().splitlines()]
+    assert "# nothing  empty: no row has a value" in lines
+    assert any(line.startswith("# closed  leak: filled in for") for line in lines)
+    assert any(line.startswith("# always  constant: every row has 2026-01-01") for line in lines)
+
+
+def test_a_column_that_no_sampled_row_has_does_not_break_the_baseline(home, tmp_path):
+    table = with_column(ROWS, "rare", lambda n, _: n % 7 if n % 50 == 3 else None)
+    table = with_column(table, "odd", lambda n, _: "ab"[n % 2] if n % 50 == 3 else None)
+    made = made_from(home, write_csv(tmp_path / "t.csv", table))
+    assert {"rare", "odd"} <= made.declaration.features.keys()
+    examples = tables(home)["m_examples"].filter(pc.is_null(pc.field("rare")))
+    assert measure(made.declaration, examples).auc > 0.8
+
+
 def test_of_rare_outcomes_the_baseline_has_all(home, tmp_path, monkeypatch):
     monkeypatch.setattr(declaring, "SAMPLE", 60)
     rows = ROWS | {"left": ["yes" if n % 50 == 0 else "no" for n in range(len(ROWS["left"]))]}
@@ -232,6 +281,56 @@ def test_a_failure_while_loading_leaves_no_table_no_declaration_and_no_scratch(h
     assert tables(home) == {}
     assert not list(home.models.iterdir())
     assert list(home.scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_when_the_declaration_cannot_be_written_the_tables_are_as_they_were(home, csv, tmp_path, monkeypatch, replace):
+    if replace:
+        before = made_from(home, csv).path.read_text()
+        loaded = {name: table.to_pydict() for name, table in tables(home).items()}
+    monkeypatch.setattr(Path, "replace", _no_room)
+    monkeypatch.setattr(Path, "hardlink_to", _no_room)
+    other = write_csv(tmp_path / "other.csv", changed(ROWS, "age", lambda age: f"{age}.5"))
+    with pytest.raises(OnboardingError, match=r"m.yaml cannot be written: .*No space left"):
+        made_from(home, other, replace=replace)
+    monkeypatch.undo()
+    assert {name: table.to_pydict() for name, table in tables(home).items()} == (loaded if replace else {})
+    assert [path.read_text() for path in home.models.iterdir()] == ([before] if replace else [])
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_of_two_that_make_one_model_at_once_one_wins_and_the_other_says_so(home, csv, monkeypatch):
+    once = [lambda: made_from(home, csv)]
+
+    def overtaken(*arguments):
+        made = declare(*arguments)
+        if once:
+            once.pop()()
+        return made
+
+    declare = new_model.declare
+    monkeypatch.setattr(new_model, "declare", overtaken)
+    with pytest.raises(LakehouseError, match=r"silver.m_population and silver.m_examples already"):
+        made_from(home, csv)
+    assert len(tables(home)["m_population"]) == len(tables(home)["m_examples"]) == 600
+    assert load_declaration(home.models / "m.yaml").name == "m"
+
+
+def test_a_declaration_that_somebody_else_wrote_meanwhile_stays_theirs(home, csv, monkeypatch):
+    made_from(home, csv)
+
+    def overtaken(*arguments):
+        (home.models / "n.yaml").write_text("theirs")
+        return declare(*arguments)
+
+    declare = new_model.declare
+    monkeypatch.setattr(new_model, "declare", overtaken)
+    with pytest.raises(OnboardingError, match="was written by somebody else meanwhile"):
+        made_from(home, "silver.m_examples", name="n")
+    assert (home.models / "n.yaml").read_text() == "theirs"
 
 
 def _without_a_sample(declare):

@@ -1,9 +1,13 @@
 """What is found in a table: types, what is left out and why, and what is refused with the remedy."""
 
+import errno
+import os
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -57,6 +61,10 @@ def test_a_plain_table_has_no_findings(found):
         ("plan_name", lambda _, row: {"basic": "B", "plus": "P", "pro": "R"}[row["plan"]], "duplicate"),
         ("born", lambda n, _: f"{1 + n % 28}.{1 + n % 12}.{1950 + n % 40}", "date"),
         ("huge", lambda n, _: f"{n}e300", "unreadable"),
+        ("essay", lambda n, _: f"{'word ' * 100}{n % 3}", "free text"),
+        ("phone", lambda n, _: 491701000000 + n % 400 * 7919, "identifier"),
+        ("", lambda n, _: n, "identifier"),  # the index that pandas writes: few, but without a gap
+        ("rare", lambda n, _: 5 if n % 100 == 3 else None, "empty"),  # six: no half of the rows may have one
         ("closed_on", lambda n, row: "2026-01-01" if row["left"] == "yes" else None, "leak"),
         ("reason", lambda n, row: "price" if row["left"] == "yes" and n % 3 == 0 else None, "leak"),
         ("kept_since", lambda n, row: n % 9 if row["left"] == "no" else None, "leak"),
@@ -65,7 +73,7 @@ def test_a_plain_table_has_no_findings(found):
     ],
 )
 def test_what_is_no_feature_is_left_out_with_the_reason(found, name, make, what):
-    assert left_out(found(with_column(ROWS, name, make))) == {name: what}
+    assert left_out(found(with_column(ROWS, name, make))) == {name or "column_5": what}
 
 
 def test_two_columns_that_each_tell_the_outcome_are_both_left_out(found):
@@ -88,6 +96,7 @@ def test_columns_with_the_same_values_in_other_rows_are_no_duplicates(found):
 @pytest.mark.parametrize(
     ("name", "make"),
     [
+        ("phone_minutes", lambda n, _: n * 37 % 5003),
         ("income", lambda n, _: n * 7919 % 100_003),  # nearly all distinct, but no name and no sequence
         ("amount", lambda n, _: round(n * 1.37 % 97, 3)),
         ("hint", lambda n, row: n % 5 + (row["left"] == "yes")),  # strong, but not alone
@@ -172,12 +181,30 @@ def test_the_newest_row_of_each_key_is_the_population(found):
     assert len(rows) == 60
 
 
+def test_what_is_said_to_mean_missing_does_in_the_label_and_where_it_stands_nowhere_that_is_said(found):
+    table = ROWS | {"left": [value if n % 3 else "open" for n, value in enumerate(ROWS["left"])]}
+    profiled = found(table, missing=("Open", "nix"))
+    assert (profiled.outcome.unlabelled, profiled.outcome.labelled) == (200, 400)
+    assert [note for note in profiled.staged.notes if "--missing" in note] == [
+        "--missing 'nix' stands in no column: it is written otherwise there"
+    ]
+
+
+def test_what_means_missing_elsewhere_is_no_reason_to_be_without_an_outcome(found):
+    profiled = found(
+        with_column(changed(ROWS, "left", {"yes": "1", "no": "0"}.get), "x", lambda n, _: n % 9), missing=("0",)
+    )
+    assert (profiled.outcome.unlabelled, profiled.outcome.labelled) == (0, 600)
+    assert declared(profiled, "x")["missing"]
+
+
 @pytest.mark.parametrize(
     ("spelled", "positive"),
     [
         ({"yes": "1", "no": "0"}, None),
         ({"yes": "TRUE", "no": "False"}, None),
         ({"yes": "Ja", "no": "Nein"}, None),
+        ({"yes": "WAHR", "no": "FALSCH"}, None),
         ({"yes": "churned", "no": "active"}, None),
         ({"yes": "1", "no": "-1"}, None),
         ({"yes": "fraud", "no": "whatever"}, None),
@@ -216,6 +243,7 @@ def test_a_label_in_several_spellings_is_one(found):
         (changed(ROWS, "left", {"yes": "A", "no": "B"}.get), {"positive": "C"}, "are 'B' and 'A'|are 'A' and 'B'"),
         (customers(300, rate=0.01), {}, "positive rows of 300: at least 10"),
         (changed(ROWS, "customer_id", lambda key: None if key[-1] == "7" else key), {}, "missing in 60 of 600 rows"),
+        (changed(ROWS, "customer_id", lambda key: "X" if key[-1] == "7" else key), {"missing": ("x",)}, "in 60 of 600"),
         (with_column(ROWS, "at", lambda n, _: "01/02/2026"), {"time": "at"}, "d/m/Y and m/d/Y"),
         (with_column(ROWS, "at", lambda n, _: "2026-01-02" if n else None), {"time": "at"}, "is missing in 1 rows"),
         (with_column(ROWS, "Age", lambda n, _: n), {}, "stand twice"),
@@ -241,6 +269,13 @@ def test_a_key_that_stands_twice_with_other_values_is_not_dropped(found):
     twice["age"][-1] += 1
     with pytest.raises(OnboardingError, match="30 of 600 keys stand in several rows"):
         found(twice)
+
+
+def test_a_label_of_dates_is_refused(found, tmp_path):
+    days = [date(2026, 1, 1 + (value == "yes")) for value in ROWS["left"]]
+    pq.write_table(pa.table(ROWS | {"left": days}), tmp_path / "t.parquet")
+    with pytest.raises(OnboardingError, match=r"'left' holds date32\[day\] values: an outcome is yes or no"):
+        found(tmp_path / "t.parquet", positive="2026-01-02")
 
 
 def test_the_row_of_a_repeated_key_is_named_as_a_spreadsheet_does(found):
@@ -290,3 +325,30 @@ def test_a_column_of_noise_has_an_auc_of_a_half_however_many_values_it_has():
     rng = np.random.default_rng(2)
     labelled = np.ones(5000, np.int64)
     assert out_of_fold_auc(labelled, (rng.random(5000) < 0.2).astype(np.int64)) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (".", "which is a folder"),
+        (os.devnull, "no file but a pipe or a device"),
+        ("x" * 300, "File name too long"),
+        ("no/where.csv", "which is not there"),
+        ("~nobody-of-that-name/t.csv", "which is not there"),
+    ],
+)
+def test_what_is_no_file_that_can_be_read_is_said(tmp_path, given, said):
+    with pytest.raises(OnboardingError, match=said):
+        bring(given, None, tmp_path)
+
+
+def test_a_file_that_must_not_be_read_is_said(tmp_path, monkeypatch):
+    path = write_csv(tmp_path / "t.csv", ROWS)
+    path.chmod(0)
+    monkeypatch.setattr(Path, "open", _forbidden)  # to root nothing is
+    with pytest.raises(OnboardingError, match=r"t.csv cannot be read: Permission denied. Mend its path or its rights"):
+        bring(str(path), None, tmp_path)
+
+
+def _forbidden(*_: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")

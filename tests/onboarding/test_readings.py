@@ -35,6 +35,13 @@ def read(*words: str, delimiter: str = ",") -> list[object]:
         (["$ 1,234.50", "$3"], [1234.5, 3]),
         (["€1.234,00", "-€5,10"], [1234, -5.1]),
         (["12 EUR", "3 EUR"], [12, 3]),
+        (["5\u00a0%", "3,2\u202f%"], [5, 3.2]),
+        (["1\u00a0234,50\u00a0€", "12,00\u202f€"], [1234.5, 12]),
+        (["€\u00a05", "-€\u202f6"], [5, -6]),
+        (["\N{MINUS SIGN}5.1", "3"], [-5.1, 3]),
+        (["(12)", "3", "(4.5)"], [-12, 3, -4.5]),
+        (["($1,200.00)", "$3"], [-1200, 3]),
+        (["1", "-Infinity", "#REF!", "3"], [1, None, None, 3]),
     ],
 )
 def test_numbers_are_read_as_people_write_them(words, numbers):
@@ -94,6 +101,8 @@ def test_what_keeps_a_column_from_being_a_number_is_said():
         ["1,2,3", "4"],
         ["v1", "v2"],
         ["1.234", "1,2,3"],
+        ["+491701234567", "+491707654321"],  # phone numbers
+        ["(1)2", "3"],
     ],
 )
 def test_what_only_looks_like_numbers_stays_a_text(words):
@@ -105,6 +114,13 @@ def test_ten_spellings_of_yes_and_no_are_one():
     words = ["yes", "No", "Y", "n", "TRUE", "false", "1", "0", "on", "OFF", "?"]
     assert read(*words) == [True, False] * 5 + [None]
     assert "'OFF'" in reading(*words).comment
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"), [("wahr", "falsch"), ("Vrai", "Faux"), ("sim", "não"), ("да", "нет"), ("tak", "nie"), ("oui", "NON")]
+)
+def test_yes_and_no_are_known_in_other_languages(yes, no):
+    assert read(yes, no, yes.upper(), "") == [True, False, True, None]
 
 
 def test_one_spelling_of_each_stays_as_people_write_it():
@@ -132,6 +148,42 @@ def test_a_time_of_day_is_kept_and_its_zone_taken_off():
     moments = read("2026-11-28T10:30:15+02:00", "2026-11-28 10:30", "2026-11-28")
     ten_thirty = datetime(2026, 11, 28, 10, 30, tzinfo=UTC).replace(tzinfo=None)
     assert moments == [ten_thirty.replace(hour=8, second=15), ten_thirty, ten_thirty.replace(hour=0, minute=0)]
+
+
+@pytest.mark.parametrize("time", ["25:61", "24:00", "12:60", "12:30:60", "10:00+25:00", "13:00 PM", "0:10 AM"])
+def test_an_impossible_time_is_none(time):
+    assert reading(f"2024-01-01 {time}", "2024-01-02 10:00").kind == "text"
+
+
+@pytest.mark.parametrize(
+    ("time", "hour", "second"),
+    [("12:00 AM", 0, 0), ("12:00 PM", 12, 0), ("1:00:07pm", 13, 7), ("11:00 am", 11, 0), ("9:00:02,0", 9, 2)],
+)
+def test_a_time_is_read_as_spreadsheets_write_it(time, hour, second):
+    word = f"1/31/2024 {time}"
+    assert read(word, "1/31/2024 10:00") == [datetime(2024, 1, 31, hour, 0, second), datetime(2024, 1, 31, 10)]
+
+
+@pytest.mark.parametrize(
+    ("values", "word", "expected"),
+    [
+        (pa.array([1, -999, 3]), "-999", [1, None, 3]),
+        (pa.array([1.5, -999.0, 3.0], pa.float32()), "-999", [1.5, None, 3.0]),
+        (pa.array([1, -999, 3]), "-999.0", [1, None, 3]),
+        (pa.array(["1.5", "-999.00", "3"]), "-999", [1.5, None, 3.0]),
+        (pa.array(["a", "Gone", "b"]), "gone", ["a", None, "b"]),
+        (pa.array([date(1900, 1, 1), date(2026, 1, 1)]), "1900-01-01", [None, date(2026, 1, 1)]),
+        (pa.array([datetime(1900, 1, 1), datetime(1900, 1, 1, 1)]), "1900-01-01", [None, datetime(1900, 1, 1, 1)]),
+        (pa.array([True, False]), "false", [True, None]),
+        (pa.array([1, 2]), "nothing", [1, 2]),
+    ],
+)
+def test_a_word_that_is_said_to_mean_missing_does_whatever_the_columns_type(values, word, expected):
+    for found in (reading_of(values, (word,)), key_reading(values, (word,))):
+        if pa.types.is_string(values.type) and found.kind == "text" and "1.5" in values.to_pylist():
+            continue  # a key of fractions is read as texts
+        assert found.read(values).to_pylist() == expected
+        assert found.found == (frozenset({word}) if None in expected else frozenset())
 
 
 def test_days_that_could_be_months_are_said():

@@ -1,0 +1,43 @@
+"""Which days a table of events holds: those whose histories a first run counts. How is said in `event_features`."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from zoneinfo import ZoneInfo
+
+import pyarrow.compute as pc
+
+from backends.event_source import EPOCH
+from backends.history_windows import microseconds
+from backends.lakehouse.catalog import Lakehouse
+from backends.lakehouse.reading import Plan
+from models.declaration import Declaration
+from models.errors import LakehouseError
+
+
+def days_with_events(lake: Lakehouse, declaration: Declaration) -> tuple[date, date]:
+    """Return the first and the last day with an event, in the time zone of the nights.
+
+    `LakehouseError` when the table of events is not there, or has none.
+    """
+    events = declaration.events
+    assert events is not None
+    plan = lake.plan(events.table, [events.time], ranges_of=[events.time])
+    moments = [moment for bounds in _bounds(plan, events.time) for moment in bounds]
+    if not moments:
+        raise LakehouseError(f"Table {events.table!r} has no row with a time in {events.time!r}. Write events to it.")
+    zone = ZoneInfo(declaration.predictions.timezone)
+    first, last = ((EPOCH + timedelta(microseconds=at)).astimezone(zone).date() for at in (min(moments), max(moments)))
+    return first, last
+
+
+def _bounds(plan: Plan, time: str) -> Iterator[tuple[int, int]]:
+    """Yield the earliest and the latest time of each file, as its manifest has them, or else of its batches."""
+    for file in plan.files:
+        known = plan.reader.range_of(file, time)
+        if known:
+            yield int(known[0]), int(known[1])
+            continue
+        for batch in plan.batches(file):
+            found = pc.min_max(microseconds(batch.column(time))).as_py()
+            if found["min"] is not None:
+                yield found["min"], found["max"]
