@@ -17,7 +17,7 @@ from models.training.plots import float_against_int8
 from models.training.profiling import learn_profile
 from models.training.quantization import quantize, quantized_nodes
 
-SECONDS = 1.0  # of each measurement of speed
+SECONDS = 0.25  # of each measurement of speed
 
 
 @dataclass(frozen=True)

@@ -122,23 +122,34 @@ def prepare(home: ApiHome, stores: Sequence[str]) -> BuiltBento:
     """Make what is missing, and return the Bento of today's code. Redis must be running if it is among the stores."""
     home.folder.mkdir(parents=True, exist_ok=True)
     if not home.onnx.exists():
-        home.onnx.write_bytes(home.train())
+        with whole(home.onnx) as unfinished:
+            unfinished.write_bytes(home.train())
     if not home.drawn.exists():
-        pq.write_table(home.draw(), home.drawn)
+        with whole(home.drawn) as unfinished:
+            pq.write_table(home.draw(), unfinished)
     home.load(stores)
     if not home.mlflow_by_name.exists() or not home.mlflow_tensors.exists():
         from benchmarks.api_mlflow import save_by_name, save_tensors  # seconds of imports
 
-        shutil.rmtree(home.mlflow_by_name, ignore_errors=True)
-        shutil.rmtree(home.mlflow_tensors, ignore_errors=True)
-        save_by_name(home.onnx, home.mlflow_by_name)
-        save_tensors(home.onnx, home.mlflow_tensors)
+        for folder, save in ((home.mlflow_by_name, save_by_name), (home.mlflow_tensors, save_tensors)):
+            shutil.rmtree(folder, ignore_errors=True)
+            with whole(folder) as unfinished:
+                save(home.onnx, unfinished)
     lineage, bentos = (
         Lineage(model=home.model, version="1", sha256=home.scorer.sha256),
         home.settings(LMDB).bentoml_home,
     )
     shutil.rmtree(bentos / "serving", ignore_errors=True)  # what earlier runs' services left, one folder a port
     return build_bento(home.onnx.read_bytes(), lineage, bentos, {})
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield where to write a file or a folder, which is at its place when the body has ended: all of it, or nothing."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # a folder that an earlier run was stopped in
+    yield unfinished
+    unfinished.replace(path)
 
 
 @contextmanager

@@ -365,7 +365,7 @@ class Declaration(Frozen):
 def load_declaration(path: Path) -> Declaration:
     """Read one file. `DeclarationError` carries all of its errors, each with field, value and remedy."""
     try:
-        raw = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  a SafeLoader with fewer surprises
+        raw = read_yaml(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(
             str(path), [Problem("file", path.name, f"cannot be read: {error}", "Mend it.")]
@@ -384,6 +384,11 @@ def load_declaration(path: Path) -> Declaration:
     if problems := _other_name(raw, path):
         raise DeclarationError(str(path), problems)
     return declaration
+
+
+def read_yaml(text: str) -> Any:
+    """Return what YAML says as declarations are read; `yaml.YAMLError` when it is none or a key stands twice."""
+    return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader with fewer surprises
 
 
 def load_declarations(folder: Path) -> list[Declaration]:

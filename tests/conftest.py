@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,7 +18,23 @@ from bento.building.build import find_bento
 from tests.lives import TODAY, Lived, declare, populate, reason_of, run_job, silent_instance, small_churn
 from tests.serving import free_port, running
 
+OF_ONE_LIFE = ("tests/assets/test_life.py", "tests/assets/test_parity.py")  # whose tests read what `lived` has made
 FOREIGN = ("TANDEM_", "DAGSTER_", "BENTOML_", "MLFLOW_", "PYICEBERG_", "AWS_")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one process have all files that read the same life, else two processes would live it."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByLife(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return OF_ONE_LIFE[0] if file in OF_ONE_LIFE else file
+
+    return ByLife(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ import psutil
 from tests.serving import free_port
 
 START_SECONDS = 120
-QUICK_START = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+QUICK_START = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
 SMALL = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.memory": "512m",

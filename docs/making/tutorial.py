@@ -9,24 +9,21 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from rich.console import Console
 from rich.text import Text
 
-from backends.settings import ROOT, Settings
+from backends.settings import QUIET, ROOT, Settings
 from docs.making.browser import browser
 from docs.making.pages import BLOCK, SHELL
 from docs.making.screenshots import IMAGES, Page, svg_size, take, web_server
+from orchestration.life import Life
+from orchestration.progress import Stages
 
 PAGE = ROOT / "docs" / "tutorial.md"
-MODEL, URL = "leaving", "http://127.0.0.1:3003"
-WIDTH, START_SECONDS = 112, 60
+MODEL, WIDTH = "leaving", 112
+OWN = ("TANDEM_", "DAGSTER_", "BENTOML_", "MLFLOW_", "PYICEBERG_")  # what the settings of whoever runs this begin with
 SCREEN = "run.svg"  # what `tandem run` shows at its end
 PAGES = {
     "tutorial_lineage": Page(
@@ -46,12 +43,12 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(
-            ROOT / "models", folder / "models", ignore=lambda _, names: [n for n in names if n == "training"]
-        )
+        (folder / "models").mkdir(parents=True)
+        for declaration in (ROOT / "models").glob("*.yaml"):
+            shutil.copy(declaration, folder / "models")
         (folder / ".venv").symlink_to(ROOT / ".venv")
-        self.folder, self.said = folder, ""
-        self.settings = Settings(home=folder / ".tandem", models=folder / "models")
+        have_only({"TANDEM_HOME": str(folder / ".tandem"), "TANDEM_MODELS": str(folder / "models")})
+        self.folder, self.said, self.settings = folder, "", Settings()
 
     @property
     def alone(self) -> Settings:
@@ -78,7 +75,7 @@ class Reader:
     def _type(self, command: str) -> str:
         print(command, end="", flush=True)
         if command.startswith("curl"):
-            with self._service():
+            with Stages(Console()) as stages, Life(self.settings, stages, MODEL).api():
                 return self._run("sh", "-c", f"{command.strip()} --silent")
         if command.strip().endswith(f"tandem run {MODEL}"):
             said = self._run("sh", "-c", f"FORCE_COLOR=1 {command}")
@@ -87,37 +84,17 @@ class Reader:
         return self._run("sh", "-c", command)
 
     def _run(self, *command: str) -> str:
-        environment = {**os.environ, "TANDEM_HOME": str(self.settings.home), "TANDEM_MODELS": str(self.settings.models)}
-        environment |= {"COLUMNS": str(WIDTH), "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "COLUMNS": str(WIDTH), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         lines = done.stdout.replace(f"{self.folder}/", "").splitlines()
         return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
 
-    @contextmanager
-    def _service(self) -> Iterator[None]:
-        environment = {**os.environ, "TANDEM_HOME": str(self.settings.home), "TANDEM_MODELS": str(self.settings.models)}
-        command = [str(ROOT / ".venv" / "bin" / "tandem"), "serve", MODEL]
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as service:
-            try:
-                _wait_for(f"{URL}/livez")
-                yield
-            finally:
-                service.terminate()
-                service.wait(30)
 
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with urlopen(url, timeout=5):  # noqa: S310  loopback
-                return
-        except (URLError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+def have_only(variables: dict[str, str]) -> None:
+    """Let this process, and all that it starts, have these settings and none of whoever runs it."""
+    for name in [name for name in os.environ if name.startswith(OWN)]:
+        del os.environ[name]
+    os.environ.update(QUIET | variables)
 
 
 def keep(said: str, path: Path) -> None:
@@ -146,4 +123,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else Settings().home / "tutorial")
+    main(Path(sys.argv[1]).resolve() if sys.argv[1:] else Settings().home / "tutorial")

@@ -26,6 +26,8 @@ from models.profile import profile_in
 from models.reference import METADATA_KEY as REFERENCE
 from models.scoring import Scorer, sha256_of
 from orchestration.definitions import assemble
+from orchestration.processes import api_command
+from orchestration.sensors.api import api_observer
 from tests.backends.nights import write_files
 from tests.lives import CUSTOMERS, EXAMPLES, TODAY, checks, materialized, reason_of
 
@@ -342,6 +344,24 @@ def test_the_split_is_told_and_looks_into_the_future(lived):
     facts = {name: fact.value for name, fact in lived.facts("churn", "training_set").items()}
     assert facts["training_rows"] + facts["calibration_rows"] + facts["test_rows"] == EXAMPLES
     assert facts["train_months"].split(" to ")[1] < facts["test_months"].split(" to ")[0]
+
+
+# --- what stands beside its runs ------------------------------------------------------------------------------------
+
+
+def test_the_newest_bento_is_what_is_served(lived):
+    command, environment = api_command(lived.settings, "churn", 4711)
+    assert command[-1] == "4711"
+    assert environment["TANDEM_ONLINE_STORE"] == lived.settings.online
+    assert environment["TANDEM_MODEL_FOLDER"].startswith(str(lived.settings.bentoml_home / "bentos" / "churn"))
+
+
+def test_a_living_service_answers_its_sensor_with_its_champion(lived, champion):
+    with dg.build_sensor_context(instance=lived.instance, resources={"backends": lived.backends}) as context:
+        seen, check = api_observer(lived.declaration).evaluate_tick(context).asset_events
+    assert seen.tags["dagster/data_version"] == champion.sha256
+    assert (check.metadata["reason"].value, check.passed) == ("Version 1, the champion, answers.", True)
+    assert seen.metadata["parity"].value.startswith("agrees with Gold")
 
 
 # --- reasons ----------------------------------------------------------------------------------------------------------

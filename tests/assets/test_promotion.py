@@ -1,6 +1,10 @@
 """The champion's gates: what passes moves the alias, what fails is out of everybody's reach."""
 
 import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,6 +16,7 @@ from assets.promotion import judge
 from assets.resources import Backends
 from backends.manual_moves import ManualMoves
 from backends.promotion_ledger import Move, Why, moves_of
+from backends.settings import Settings
 from models.contract import CategoryFeature, NumberFeature
 from models.errors import PromotionError
 from tests.lives import (
@@ -31,6 +36,8 @@ from tests.tiny_model import FEATURES, tiny_contract
 
 pytestmark = pytest.mark.slow
 
+Judge = Callable[..., dg.ExecuteInProcessResult]
+
 LEDGER = "gold.tiny_promotions"
 LENIENT = {"min_auc": 0.5, "max_calibration_error": 1.0}
 WIDE = {"max_auc_behind_champion": 0.5, "max_log_loss_behind_champion": 5}
@@ -42,9 +49,8 @@ def examples(home) -> int:
     return write_table(home, "silver.tiny_examples", tiny_examples())
 
 
-@pytest.fixture
-def judged(home, instance, examples):
-    """Put a hand-made candidate before the gates; `changes` go into the declaration."""
+def judge_of(home: Settings, instance: dg.DagsterInstance, examples: int) -> Judge:
+    """Return how to put a hand-made candidate before the gates; `changes` go into the declaration."""
 
     def judge(seed: int = GOOD, contract=None, snapshot=examples, **changes) -> dg.ExecuteInProcessResult:
         run_id, sha256 = logged(home, contract or tiny_contract(), seed)
@@ -64,6 +70,47 @@ def judged(home, instance, examples):
         return promote(home, instance)
 
     return judge
+
+
+@pytest.fixture
+def judged(home, instance, examples) -> Judge:
+    return judge_of(home, instance, examples)
+
+
+@pytest.fixture(scope="module")
+def promoted_once(shared_home, shared_instance) -> Judge:
+    """Make the good candidate the champion of the shared home."""
+    examples = write_table(shared_home, "silver.tiny_examples", tiny_examples())
+    judge = judge_of(shared_home, shared_instance, examples)
+    result = judge()
+    assert result.success, reason_of(result)
+    return judge
+
+
+@pytest.fixture
+def challenged(promoted_once, shared_home) -> Iterator[Judge]:
+    """Put a candidate before the gates where the good one is the champion already; all is forgotten afterwards."""
+    with databases_as_they_were(shared_home):
+        yield promoted_once
+
+
+@contextmanager
+def databases_as_they_were(settings: Settings) -> Iterator[None]:
+    """Put back what is in the catalog and in MLflow, by SQLite itself: MLflow keeps its connections open."""
+    live = [settings.home / name for name in ("catalog.db", "mlflow.db")]
+    kept = [path.with_suffix(".kept") for path in live]
+    for path, copy in zip(live, kept, strict=True):
+        copied(path, copy)
+    try:
+        yield
+    finally:
+        for path, copy in zip(live, kept, strict=True):
+            copied(copy, path)
+
+
+def copied(path: Path, to: Path) -> None:
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
 
 
 def promote(home, instance) -> dg.ExecuteInProcessResult:
@@ -123,33 +170,30 @@ def test_a_candidate_that_fails_a_gate_is_not_promoted(home, judged, gates, chec
     assert serving(home) is None
 
 
-def test_a_failed_gate_leaves_the_old_champion(home, judged):
-    assert judged().success
-    before = serving(home)
-    result = judged(seed=1, gates={"min_auc": 0.999})
+def test_a_failed_gate_leaves_the_old_champion(shared_home, challenged):
+    before = serving(shared_home)
+    result = challenged(seed=1, gates={"min_auc": 0.999})
     assert not result.success
     assert "reaches_the_least_auc" in failed(result)
-    assert serving(home) == before
+    assert serving(shared_home) == before
 
 
-def test_a_worse_candidate_is_compared_on_the_same_rows_and_refused(home, judged):
-    assert judged().success
-    before = serving(home)
-    result = judged(seed=BAD, gates=LENIENT)
+def test_a_worse_candidate_is_compared_on_the_same_rows_and_refused(shared_home, challenged):
+    before = serving(shared_home)
+    result = challenged(seed=BAD, gates=LENIENT)
     assert failed(result) == {"keeps_up_with_the_champion", "beats_the_champion"}
     metrics = metrics_of(result)
     assert metrics["candidate"]["auc"] < metrics["champion"]["auc"] - 0.002
-    assert serving(home) == before
+    assert serving(shared_home) == before
 
 
-def test_a_worse_candidate_within_the_margins_ties_and_the_champion_stays(home, judged):
-    assert judged().success
-    before = serving(home)
-    result = judged(seed=BAD, gates={**LENIENT, **WIDE})
+def test_a_worse_candidate_within_the_margins_ties_and_the_champion_stays(shared_home, challenged):
+    before = serving(shared_home)
+    result = challenged(seed=BAD, gates={**LENIENT, **WIDE})
     assert result.success, reason_of(result)
     assert failed(result) == {"beats_the_champion"}
     assert checks(result)["beats_the_champion"].severity is dg.AssetCheckSeverity.WARN
-    assert serving(home) == before
+    assert serving(shared_home) == before
     facts = champion_facts(result)
     assert (facts["verdict"], facts["model_version"], facts["sha256"]) == ("kept: a tie", 1, before.sha256)
 
@@ -160,19 +204,18 @@ def test_a_better_candidate_is_promoted(home, judged):
     assert serving(home).version == 2
 
 
-def test_promoting_the_same_bytes_again_keeps_the_version(home, judged):
-    assert judged().success
-    before = serving(home)
-    result = judged()  # other run, same bytes
+def test_promoting_the_same_bytes_again_keeps_the_version(shared_home, challenged):
+    before = serving(shared_home)
+    result = challenged()  # other run, same bytes
     assert result.success, reason_of(result)
-    assert serving(home) == before
+    assert serving(shared_home) == before
     assert failed(result) == set()
     facts = champion_facts(result)
     assert (facts["verdict"], facts["reason"]) == (
         "kept: the same bytes",
         "The very bytes of version 1, the champion.",
     )
-    assert len(moves(home)) == 1
+    assert len(moves(shared_home)) == 1
 
 
 def test_a_champion_of_dropped_columns_does_not_stand_in_the_way(home, judged):
@@ -261,10 +304,9 @@ def test_the_report_shows_both_models_the_gains_and_two_pictures(home, judged):
 @pytest.mark.parametrize(
     ("gates", "verdict"), [({"min_auc": 0.5}, "rejected"), ({"min_auc": 0.5, **WIDE}, "tie")], ids=["worse", "tie"]
 )
-def test_the_report_is_in_mlflow_whatever_the_verdict(home, judged, gates, verdict):
-    assert judged().success
-    judged(seed=BAD, gates={"max_calibration_error": 1.0, **gates})
-    client = Backends(home).registry()._client
+def test_the_report_is_in_mlflow_whatever_the_verdict(shared_home, challenged, gates, verdict):
+    challenged(seed=BAD, gates={"max_calibration_error": 1.0, **gates})
+    client = Backends(shared_home).registry()._client
     (run,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], f"tags.verdict = '{verdict}'")
     assert run.data.tags["verdict_against"] == "1"
     assert run.data.metrics["gate.auc_gain"] < 0
@@ -277,49 +319,45 @@ def test_the_report_is_in_mlflow_whatever_the_verdict(home, judged, gates, verdi
 # --- who can be reached ---------------------------------------------------------------------------------------------
 
 
-def test_a_tie_is_registered_and_waits_for_a_person(home, judged):
-    assert judged().success
-    assert judged(seed=BAD, gates={**LENIENT, **WIDE}).success
-    tied, _ = Backends(home).registry().versions("tiny")
+def test_a_tie_is_registered_and_waits_for_a_person(shared_home, challenged):
+    assert challenged(seed=BAD, gates={**LENIENT, **WIDE}).success
+    tied, _ = Backends(shared_home).registry().versions("tiny")
     assert (tied.version, tied.tags["verdict"]) == (2, "tie")
     assert "promoted_by_dagster_run_id" not in tied.tags
-    assert len(moves(home)) == 1
+    assert len(moves(shared_home)) == 1
 
 
-def test_what_was_rejected_is_no_version_and_a_tie_that_is_rejected_later_cannot_be_promoted(home, judged):
-    assert judged().success
-    assert not judged(seed=BAD, gates=LENIENT).success
-    registry = Backends(home).registry()
+def test_what_was_rejected_is_no_version_and_a_tie_that_is_rejected_later_cannot_be_promoted(shared_home, challenged):
+    assert not challenged(seed=BAD, gates=LENIENT).success
+    registry = Backends(shared_home).registry()
     assert [version.version for version in registry.versions("tiny")] == [1]
-    assert judged(seed=BAD, gates=LENIENT | WIDE).success
+    assert challenged(seed=BAD, gates=LENIENT | WIDE).success
     assert registry.version("tiny", 2).tags["verdict"] == "tie"
-    assert not judged(seed=BAD, gates=LENIENT).success
+    assert not challenged(seed=BAD, gates=LENIENT).success
     assert registry.version("tiny", 2).tags["verdict"] == "rejected"
-    with Backends(home).lakehouse() as lake:
+    with Backends(shared_home).lakehouse() as lake:
         by_hand = ManualMoves(lake, registry, "tiny", LEDGER, "silver.active_customers")
         with pytest.raises(PromotionError, match="Version 2 of model 'tiny' cannot be promoted: it has not passed"):
             by_hand.promote(2, Why("manual", "marta", "why"))
-    assert serving(home).version == 1
+    assert serving(shared_home).version == 1
 
 
-def test_a_champion_that_is_judged_again_and_rejected_stays_and_keeps_its_verdict(home, judged):
-    assert judged().success
-    assert not judged(gates={"min_auc": 0.999}).success
-    assert serving(home).tags["verdict"] == "unopposed"
+def test_a_champion_that_is_judged_again_and_rejected_stays_and_keeps_its_verdict(shared_home, challenged):
+    assert not challenged(gates={"min_auc": 0.999}).success
+    assert serving(shared_home).tags["verdict"] == "unopposed"
 
 
-def test_after_the_alias_was_taken_away_a_candidate_is_registered_and_a_person_asked(home, judged):
-    assert judged().success
-    Backends(home).registry()._client.delete_registered_model_alias("tiny", "champion")
-    result = judged(seed=BAD, gates=LENIENT)
+def test_after_the_alias_was_taken_away_a_candidate_is_registered_and_a_person_asked(shared_home, challenged):
+    Backends(shared_home).registry()._client.delete_registered_model_alias("tiny", "champion")
+    result = challenged(seed=BAD, gates=LENIENT)
     assert not result.success
     assert "somebody took the alias away from version 1" in reason_of(result)
     assert "tandem promote tiny --to 2 --reason" in reason_of(result)
-    assert serving(home) is None
-    with Backends(home).lakehouse() as lake:
-        by_hand = ManualMoves(lake, Backends(home).registry(), "tiny", LEDGER, "silver.active_customers")
+    assert serving(shared_home) is None
+    with Backends(shared_home).lakehouse() as lake:
+        by_hand = ManualMoves(lake, Backends(shared_home).registry(), "tiny", LEDGER, "silver.active_customers")
         assert by_hand.promote(2, Why("manual", "marta", "a new beginning"))[0].version == 2
-    assert serving(home).version == 2
+    assert serving(shared_home).version == 2
 
 
 def test_a_champion_that_changes_while_a_candidate_is_judged_is_not_overwritten(home, judged, monkeypatch):

@@ -6,7 +6,6 @@ The tutorial's own are run by `test_tutorial.py`, in the order in which a reader
 import contextlib
 import io
 import re
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
@@ -50,21 +49,6 @@ LISTS = ("rollback", "rollback-model", "promote")  # without `--to` they list wh
 TANDEM = re.compile(r"^(?:\.venv/bin/)?tandem ")
 
 
-@dataclass(frozen=True)
-class Makefile:
-    """Targets that `make help` lists, and the variables that the file reads."""
-
-    targets: set[str]
-    variables: set[str]
-
-
-@pytest.fixture(scope="module")
-def makefile() -> Makefile:
-    text = (ROOT / "Makefile").read_text()
-    targets = re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE)
-    return Makefile(set(targets), set(re.findall(r"\$\((?:if \$\()?([A-Z_]+)\)", text)))
-
-
 def named(command: Command) -> str:
     """Return a command as the tables here name it: without the folder of its program."""
     return TANDEM.sub("tandem ", command.text)
@@ -76,7 +60,7 @@ def is_told_apart(command: Command) -> bool:
 
 COMMANDS = [command for command in commands() if command.where.page != "tutorial.md"]
 EXPORTS = [command for command in COMMANDS if command.words[0] == "export"]
-MAKES = [command for command in COMMANDS if re.match(r"(\w+=\S+ )*make ", command.text)]
+MAKES = [command for command in COMMANDS if re.match(r"(\w+=\S+ )*make ", command.text)]  # see test_make.py
 VERBS = [command for command in COMMANDS if TANDEM.match(command.text) and not is_told_apart(command)]
 
 
@@ -91,16 +75,6 @@ def test_what_is_not_run_stands_on_a_page_and_names_tests_that_are_there():
         assert any(named(command).startswith(beginning) for command in COMMANDS), f"{beginning} is on no page any more"
         for file in re.findall(r"[\w/]+\.py", why):
             assert (ROOT / "tests" / file).exists(), f"{beginning}: there is no tests/{file}"
-
-
-@pytest.mark.parametrize("command", MAKES, ids=str)
-def test_make_has_the_target_and_reads_the_variables(command, makefile):
-    words = command.words[command.words.index("make") + 1 :]
-    assert words[0] in makefile.targets
-    for variable in (word.partition("=")[0] for word in words[1:]):
-        assert variable in makefile.variables
-    for variable in (word.partition("=")[0] for word in command.words if word.startswith("TANDEM_")):
-        assert variable.removeprefix("TANDEM_").lower() in Settings.model_fields
 
 
 @pytest.mark.parametrize("command", EXPORTS, ids=str)

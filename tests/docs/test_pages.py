@@ -1,4 +1,7 @@
-"""The documents say what the code does: generated pages are current, links lead somewhere, commands exist."""
+"""The documents say what the code does: generated pages are current, links lead somewhere, commands exist.
+
+And nothing on them escapes the tests of commands and snippets: each fenced block says what it is.
+"""
 
 import re
 import subprocess
@@ -9,11 +12,17 @@ import typer
 
 from backends.settings import ROOT, Settings
 from docs.making.declaration_reference import reference
-from docs.making.pages import PAGES
+from docs.making.pages import BLOCK, PAGES, SHELL, blocks, blocks_of
 from models.declaration import load_declarations
 from orchestration.cli import app
 
 VERBS = typer.main.get_command(app).commands
+FENCE = re.compile(r"^[ >]*(?:```|~~~)", re.MULTILINE)
+TRIED = {*SHELL, "python", "yaml", "json", "sql"}  # by tests of this folder
+SHOWN = ("text", "nginx")  # only to be looked at
+TYPED = re.compile(
+    r"^(?:\$ |export |(?:sudo )?(?:\.venv/bin/)?(?:make|tandem|python|pip|uv|curl|docker|podman) )", re.MULTILINE
+)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -43,6 +52,26 @@ def test_every_setting_is_documented_and_nothing_else(configuration):
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_a_setting_is_documented_in_its_own_words(configuration, name):
     assert Settings.model_fields[name].description in configuration[f"TANDEM_{name.upper()}"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_fenced_block_says_what_it_is(page):
+    """Untagged, or fenced in a way that `docs.making.pages` does not know, it would be tried by nobody."""
+    found = blocks_of(page)
+    assert len(FENCE.findall(page.read_text())) == 2 * len(found)
+    assert {str(block): block.language for block in found if block.language not in {*TRIED, *SHOWN}} == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_is_fenced_and_not_only_indented(page):
+    in_list = False
+    for paragraph in filter(str.strip, re.split(r"\n\s*?\n", BLOCK.sub("", page.read_text()))):
+        assert in_list or not paragraph.startswith("    "), paragraph
+        in_list = paragraph.startswith(" ") or bool(re.search(r"^(?:[-*]|\d+\.) ", paragraph, re.MULTILINE))
+
+
+def test_what_is_only_to_be_looked_at_has_no_commands():
+    assert [str(block) for block in blocks(*SHOWN) if TYPED.search(block.text)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -40,6 +40,7 @@ class Reader:
 
     folder: Path
     port: int
+    begun: date = field(default_factory=lambda: datetime.now(UTC).date())
     said: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -132,17 +133,18 @@ def test_the_page_says_why_columns_are_left_out(reader):
 
 
 def test_what_is_published_is_what_the_page_reads_and_the_api_answers(reader):
-    today = datetime.now(UTC).date()
     with Backends(reader.settings).lakehouse() as lake:
         gold = {row["customer_id"]: row for row in lake.read("gold.leaving_predictions").to_pylist()}
     assert len(gold) == ROWS
+    (night,) = {row["scored_on"] for row in gold.values()}
+    assert reader.begun <= night <= datetime.now(UTC).date()  # midnight may have been between
     answer = json.loads(said(reader, "curl"))
     assert answer["probability"] == pytest.approx(gold[answer["customer_id"]]["leaving_probability"], abs=0)
     assert len(answer["reasons"]) == 3
     read = said(reader, "leaving_predicted")
     best = max(gold.values(), key=lambda row: row["leaving_probability"])
     assert str(best["customer_id"]) in read
-    assert str(today) in read
+    assert str(night) in read
     assert f"{answer['customer_id']}" in said(reader, "tandem explain")
 
 

@@ -14,6 +14,7 @@ from tests.lives import TINY, declare
 
 def tandem(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TANDEM_HOME": str(settings.home), "TANDEM_MODELS": str(settings.models)}
+    environment["COLUMNS"] = "400"  # however long the path of the test's folder is, no message is broken in two
     command = [sys.executable, "-m", "orchestration.cli", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 

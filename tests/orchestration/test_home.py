@@ -14,7 +14,7 @@ from backends.settings import QUIET, ROOT
 from models.errors import HomeError
 from orchestration.home import is_as_shipped, prepare
 from orchestration.launcher import WatchedRunLauncher
-from orchestration.processes import addresses, api_command
+from orchestration.processes import addresses
 from tests.lives import TINY, changed, declare
 
 FIRST = b"""\
@@ -163,10 +163,3 @@ def test_addresses_of_everything_are_listed(home):
         "MLflow": "http://127.0.0.1:5000",
         "tiny API": "http://tiny.example:3011",
     }
-
-
-def test_the_newest_bento_is_what_is_served(lived):
-    command, environment = api_command(lived.settings, "churn", 4711)
-    assert command[-1] == "4711"
-    assert environment["TANDEM_ONLINE_STORE"] == lived.settings.online
-    assert environment["TANDEM_MODEL_FOLDER"].startswith(str(lived.settings.bentoml_home / "bentos" / "churn"))

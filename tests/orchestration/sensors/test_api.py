@@ -184,11 +184,3 @@ def test_the_check_run_by_hand_says_the_same_and_observes(home, tiny, look, serv
     assert len(instance.fetch_observations(dg.AssetKey(["tiny", "api"]), limit=5).records) == 2
     service.answers["/readyz"] = (503, json.dumps({"error": {"type": "StoreUnavailableError", "message": "away"}}))
     assert not run_by_hand(api_answers(tiny), settings, instance).passed
-
-
-def test_a_living_service_answers_with_its_champion(lived):
-    with dg.build_sensor_context(instance=lived.instance, resources={"backends": lived.backends}) as context:
-        seen, check = api_observer(lived.declaration).evaluate_tick(context).asset_events
-    assert seen.tags["dagster/data_version"] == lived.backends.registry().champion("churn").sha256
-    assert (facts(check)["reason"], check.passed) == ("Version 1, the champion, answers.", True)
-    assert facts(seen)["parity"].startswith("agrees with Gold")
