@@ -88,5 +88,6 @@ def log_quantization(registry: Registry, run_id: str, outcome: Quantization, art
     """Add the int8 file and its figures to the training run."""
     registry.log_onnx(run_id, artifact, outcome.int8)
     metrics = {f"int8.{name}": value for name, value in {**outcome.metrics["int8"], **outcome.changes}.items()}
-    registry.log_facts(run_id, {"served_precision": outcome.chosen.contract.precision}, metrics)
+    registry.log_facts(run_id, {}, metrics)
+    registry.tag_run(run_id, {"served_precision": outcome.chosen.contract.precision})  # made again, it may be another
     registry.log_pictures(run_id, outcome.pictures)

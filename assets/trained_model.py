@@ -1,4 +1,4 @@
-"""`<model>/trained_model`: the float network, taught by boosted trees, with its yardsticks beside it."""
+"""`<model>/trained_model`: the float network, taught by a blend of learners, with its yardsticks beside it."""
 
 import dagster as dg
 

@@ -182,7 +182,7 @@ def _shares(lake: Lakehouse, engine: Engine, night: Night, plan: Plan) -> int:
 
     As many as are of the table's target size; more, so that no slot waits for another, unless many become small.
     """
-    large = plan.snapshot.rows * lake.bytes_per_row(night.predictions) / lake.target_file_size(night.predictions)
+    large = lake.files_for(night.predictions, plan.snapshot.rows)
     balanced = min(SHARES_A_SLOT * engine.slots, max(MANY_PARTS, math.ceil(2 * SHARES_A_SLOT * large)))
     return min(len(plan.files), max(math.ceil(large), engine.slots, balanced))
 
@@ -273,8 +273,8 @@ def _last_histogram(lake: Lakehouse, night: Night, scores: Counts) -> Counts | N
 
 def _ensure_table(lake: Lakehouse, contract: Contract, table: str, schema: pa.Schema, declared: str) -> None:
     """Make the table; `LakehouseError` where one with other columns is in its place."""
-    lake.ensure_table(table, schema, PARTITION)
-    there = {field.name: str(field.type).removeprefix("large_") for field in lake.schema(table)}
+    found = lake.ensure_table(table, schema, PARTITION)
+    there = {field.name: str(field.type).removeprefix("large_") for field in found}
     wanted = {field.name: str(field.type) for field in schema}
     if missing := [f"{name} ({dtype})" for name, dtype in wanted.items() if there.get(name) != dtype]:
         raise LakehouseError(

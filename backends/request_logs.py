@@ -95,8 +95,7 @@ def _has_room(lake: Lakehouse, table: str, file: LogFile) -> bool:
     if not file.schema:
         file.refuse("its first line names no columns")
         return False
-    lake.ensure_table(table, file.schema, DAY)
-    there = lake.schema(table)
+    there = lake.ensure_table(table, file.schema, DAY)
     for column in file.schema:
         if column.name in there.names and _plain(there.field(column.name).type) != column.type:
             kinds = f"is {column.type}, but {_plain(there.field(column.name).type)} in {table}"

@@ -159,7 +159,9 @@ def _pipeline(declared: Declaration) -> "Pipeline":
             ("words", OneHotEncoder(handle_unknown="ignore", sparse_output=False), words),
         ]
     )
-    return make_pipeline(encoder, MLPClassifier((128, 32), max_iter=3, early_stopping=False, tol=0, random_state=SEED))
+    return make_pipeline(
+        encoder, MLPClassifier(declared.network.hidden, max_iter=3, early_stopping=False, tol=0, random_state=SEED)
+    )
 
 
 def _converted(pipeline: "Pipeline", declared: Declaration) -> bytes:

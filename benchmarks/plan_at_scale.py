@@ -268,7 +268,7 @@ def _entry(sample: DataFile, rows: int, files: int, kind: str, position: int, ke
 
 def _parts_of(lake: Lakehouse, rows: int) -> int:
     """Return in how many parts of the target size the scores of a population are."""
-    return math.ceil(rows * lake.bytes_per_row("gold.usual") / lake.target_file_size("gold.usual"))
+    return math.ceil(lake.files_for("gold.usual", rows))
 
 
 def plan_population(home: Path, kind: str) -> list[Record]:

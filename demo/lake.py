@@ -14,6 +14,7 @@ from demo.population import Chunk, active_customers, churn_examples, customer_ch
 
 CUSTOMERS = "silver.active_customers"
 EXAMPLES = "silver.churn_examples"
+KEY = "customer_id"
 
 
 def write_customers(
@@ -45,7 +46,7 @@ def write_chunks(
 ) -> Snapshot:
     """Replace a table by what `make` makes of each chunk of its rows."""
     schema, chunks = make(Chunk(0, 1)).schema, customer_chunks(rows)
-    return write_pieces(lake, engine, table, schema, len(chunks), lambda index: make(chunks[index]), tick)
+    return write_pieces(lake, engine, table, schema, len(chunks), lambda index: make(chunks[index]), tick, (KEY,))
 
 
 def write_pieces(

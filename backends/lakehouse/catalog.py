@@ -59,13 +59,7 @@ class Lakehouse:
 
         Raises `TableNotFoundError`, and `SnapshotNotFoundError` where there is no such snapshot or none at all.
         """
-        loaded = self.load(table)
-        found = loaded.current_snapshot() if snapshot_id is None else loaded.snapshot_by_id(snapshot_id)
-        if found is None:
-            wanted = "no snapshot yet" if snapshot_id is None else f"no snapshot {snapshot_id} (any more)"
-            remedy = "Write rows to it first." if snapshot_id is None else "Materialize again what recorded it."
-            raise SnapshotNotFoundError(f"Table {table!r} has {wanted}. {remedy}")
-        return snapshot_of(table, found)
+        return _snapshot_in(self.load(table), table, snapshot_id)
 
     def history(self, table: str) -> list[Snapshot]:
         """Return the snapshots that `main` was moved through, newest first."""
@@ -87,16 +81,15 @@ class Lakehouse:
         """Return where the table's files are."""
         return str(self.load(table).location())
 
-    def target_file_size(self, table: str) -> int:
-        """Return how large, in bytes, the table's data files should be."""
-        return int(self.load(table).properties.get("write.target-file-size-bytes", TARGET_FILE_SIZE))
-
     def bytes_per_row(self, table: str) -> float:
         """Return the mean size of a row in the current snapshot's files; a guess for a table without rows."""
-        loaded = self.load(table).current_snapshot()
-        summary = loaded.summary.additional_properties if loaded and loaded.summary else {}
-        rows, size = (int(summary.get(name, 0)) for name in ("total-records", "total-files-size"))
-        return size / rows if rows and size else BYTES_PER_ROW
+        return _bytes_per_row(self.load(table))
+
+    def files_for(self, table: str, rows: int) -> float:
+        """Return how many data files so many rows are, of the size that the table's should have."""
+        loaded = self.load(table)
+        size = int(loaded.properties.get("write.target-file-size-bytes", TARGET_FILE_SIZE))
+        return rows * _bytes_per_row(loaded) / size
 
     def plan(
         self,
@@ -112,9 +105,8 @@ class Lakehouse:
         The columns are those of `schema`, whatever the snapshot: one that was added later reads as null. The plan keeps
         the files' ranges of the columns in `ranges_of` alone.
         """
-        snapshot = self.snapshot(table, snapshot_id)
-        loaded = self.load(table)
-        where = where or AlwaysTrue()
+        loaded, where = self.load(table), where or AlwaysTrue()
+        snapshot = _snapshot_in(loaded, table, snapshot_id)
         try:
             projection = loaded.schema() if "*" in columns else loaded.schema().select(*columns)
         except ValueError as error:
@@ -156,15 +148,17 @@ class Lakehouse:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def ensure_table(self, table: str, schema: pa.Schema, partition_by: str | None = None) -> None:
+    def ensure_table(self, table: str, schema: pa.Schema, partition_by: str | None = None) -> pa.Schema:
         """Create the table, with an empty first snapshot, unless it is there; finish one that was left half made.
 
-        Safe to call from several processes at once. `LakehouseError` when others keep coming before.
+        Returns its schema, another one where the table was there. Safe to call from several processes at once.
+        `LakehouseError` when others keep coming before.
         """
         for _ in range(ATTEMPTS):
             with suppress(CommitFailedException, IntegrityError, TableAlreadyExistsError):
-                if self._make(table, schema, partition_by).current_snapshot():
-                    return
+                made = self._make(table, schema, partition_by)
+                if made.current_snapshot():
+                    return made.schema().as_arrow()
         raise LakehouseError(f"Table {table!r} cannot be made: others change it without pause. Run again.")
 
     def parts(self, table: str, folder: str, schema: pa.Schema, distinct: Sequence[str] = ()) -> Parts:
@@ -175,7 +169,10 @@ class Lakehouse:
 
     def _make(self, table: str, schema: pa.Schema, partition_by: str | None) -> Table:
         """Take the next step in making a table, if any is left."""
-        made = self.load(table) if self.catalog.table_exists(table) else self._create(table, schema)
+        try:
+            made = self.load(table)
+        except TableNotFoundError:
+            made = self._create(table, schema)
         if made.current_snapshot():
             return made
         if partition_by and made.spec().is_unpartitioned():
@@ -189,3 +186,20 @@ class Lakehouse:
         with suppress(NamespaceAlreadyExistsError):
             self.catalog.create_namespace(table.rsplit(".", 1)[0])
         return self.catalog.create_table_if_not_exists(table, schema)
+
+
+def _snapshot_in(loaded: Table, table: str, snapshot_id: int | None) -> Snapshot:
+    """Return the named snapshot, or the current one; `SnapshotNotFoundError`."""
+    found = loaded.current_snapshot() if snapshot_id is None else loaded.snapshot_by_id(snapshot_id)
+    if found is None:
+        wanted = "no snapshot yet" if snapshot_id is None else f"no snapshot {snapshot_id} (any more)"
+        remedy = "Write rows to it first." if snapshot_id is None else "Materialize again what recorded it."
+        raise SnapshotNotFoundError(f"Table {table!r} has {wanted}. {remedy}")
+    return snapshot_of(table, found)
+
+
+def _bytes_per_row(loaded: Table) -> float:
+    current = loaded.current_snapshot()
+    summary = current.summary.additional_properties if current and current.summary else {}
+    rows, size = (int(summary.get(name, 0)) for name in ("total-records", "total-files-size"))
+    return size / rows if rows and size else BYTES_PER_ROW

@@ -1,7 +1,7 @@
 """From the float graph to the int8 one, by hand: QDQ that onnxruntime fuses into int8 products (QGemm).
 
     numbers as read ──┐
-                      Concat ── Gemm ── Quantize ── layer1 ── Quantize ── layer2 ── Quantize ── layer3 ── Sigmoid
+                      Concat ─ MatMul ─ Quantize ── layer1 ── Quantize ── layer2 ── Quantize ── layer3 ── Sigmoid
     category codes ───┘  float           uint8       int8       uint8      int8       uint8     float
 
 Columns are within [0, 1] (255 is 1), and what follows a ReLU is not negative. Quantized with zero as 0, both are
@@ -92,13 +92,19 @@ def _rewritten(graph: onnx.GraphProto, scales: dict[str, float]) -> GraphParts:
 
 
 def _add_columns(parts: GraphParts, columns: RisingColumns) -> None:
-    """Add `dense`, uint8 [rows, columns]: 255 is 1, and what is beyond is clipped."""
+    """Add `dense`, uint8 [rows, columns]: 255 is 1, and what is beyond is clipped.
+
+    The starts are one more row of the slopes, for a feature that is always 1: a Gemm would first write its bias into all
+    of its output, and then read that again.
+    """
     values = [name for name in ("filled",) if any(node.name == name for node in parts.nodes)]
     if any(value.name == CATEGORIES for value in parts.inputs):
         values.append(_codes(parts, columns))
+    column, one = parts.constant("one_column", [0, 0, 0, 1], np.int64), parts.constant("always", 1)
+    values[-1] = parts.node("Pad", [values[-1], column, one], "with_one")
     features = parts.node("Concat", values, "features", axis=1) if len(values) > 1 else values[0]
-    operands = [features, parts.constant("slopes", columns.slopes), parts.constant("starts", columns.starts)]
-    parts.node("Gemm", operands, "unclipped")
+    slopes = parts.constant("slopes", np.vstack([columns.slopes, columns.starts]))
+    parts.node("MatMul", [features, slopes], "unclipped")
     parts.node("QuantizeLinear", ["unclipped", "dense_scale", "zero_byte"], "dense")
 
 

@@ -162,7 +162,7 @@ def test_the_chosen_precision_is_told_everywhere_and_follows_from_the_checks(liv
         "registered version": champion.tags["precision"],
         "quantized model": lived.facts("churn", "quantized_model")["precision"].value,
         "champion": lived.facts("churn", "champion")["precision"].value,
-        "MLflow's parameter": mlflow_run(lived, champion).data.params["served_precision"],
+        "MLflow's tag": mlflow_run(lived, champion).data.tags["served_precision"],
     }
     assert set(everywhere.values()) == {precision}, everywhere
 

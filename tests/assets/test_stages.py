@@ -204,12 +204,25 @@ def test_a_network_that_int8_changes_is_served_in_float_and_everything_says_so(h
         "contract": Scorer(registry.read_version(version), version.sha256).contract.precision,
         "version": version.tags["precision"],
         "artifact": version.tags["artifact"].removeprefix("model_"),
-        "run": registry._client.get_run(version.mlflow_run_id).data.params["served_precision"],
+        "run": registry._client.get_run(version.mlflow_run_id).data.tags["served_precision"],
         "quantized model": shown(result, "quantized_model")["precision"],
         "champion": shown(result, "champion")["precision"],
     }
     assert set(told.values()) == {"float32"}, told
     assert "The float graph is served" in shown(result, "quantized_model")["reason"]
+
+
+def test_quantized_again_with_another_verdict_the_run_says_the_new_one(home, instance, tables):
+    declare(home, TINY, gates={"int8": NO_CHANGE})
+    trained = run_job(home, instance, "tiny_training", stages=TRAINING[:3])
+    assert shown(trained, "quantized_model")["precision"] == "float32"
+    declare(home, TINY)
+    again = run_job(home, instance, "tiny_training", stages=TRAINING[2:3])
+    assert again.success, reason_of(again)
+    assert shown(again, "quantized_model")["precision"] == "int8"
+    registry = Backends(home).registry()
+    (run,) = registry._client.search_runs([registry._experiment("tiny")])
+    assert run.data.tags["served_precision"] == "int8"
 
 
 def shown(result: dg.ExecuteInProcessResult, stage: str) -> dict[str, object]:
