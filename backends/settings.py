@@ -3,9 +3,11 @@
 Without any, everything is embedded and lives in one folder, `TANDEM_HOME`; deleting it is a clean start.
 """
 
+import ctypes
 import json
 import os
 import sys
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
 
+M_ARENA_MAX, HEAPS = -8, "MALLOC_ARENA_MAX"  # of malloc.h, and what glibc reads in its place
 # Telemetry of every tool is off, in every process that imports the settings.
 QUIET = {
     "BENTOML_DO_NOT_TRACK": "True",
@@ -211,3 +214,15 @@ def without_secrets(uri: str) -> str:
 def quiet() -> None:
     """Turn off the telemetry of every tool, for this process and its children."""
     os.environ.update(QUIET)
+
+
+def thrifty() -> None:
+    """Have glibc keep two heaps in place of eight for each core, unless MALLOC_ARENA_MAX says how many.
+
+    Threads that come and go, as an engine's do, leave memory behind in all of them: 50 MB after a few nights. To be
+    called before there are threads.
+    """
+    if HEAPS not in os.environ:
+        os.environ[HEAPS] = "2"  # for children, which read it as they start
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)

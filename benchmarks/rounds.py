@@ -127,8 +127,9 @@ def _serve(system: System, home: Path) -> None:
 if __name__ == "__main__":
     import importlib
 
-    from backends.settings import quiet
+    from backends.settings import quiet, thrifty
 
     quiet()
+    thrifty()  # as a code location does
     module, name, home = sys.argv[1:]
     _serve(importlib.import_module(module).SYSTEMS[name], Path(home))

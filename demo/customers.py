@@ -43,6 +43,16 @@ BRAND_SHARES = (
 LIST_PRICES = np.array((14, 26, 41, 58, 79, 33), np.float32)  # per month, by plan
 TYPICAL_DATA_GB = np.array((4, 11, 26, 30, 17, 5), np.float32)  # by plan
 TERM_DAYS = np.array((1, 365, 730))  # by contract
+MAY_BE_MISSING = (
+    "age_years",
+    "data_used_gb",
+    "call_minutes",
+    "usage_trend",
+    "days_since_login",
+    "last_satisfaction",
+    "days_to_contract_end",
+    "acquisition_channel",
+)
 
 
 def draw_features(draws: Draws, day: Days | int) -> dict[str, pa.Array]:

@@ -10,6 +10,7 @@ from backends.engines import Engine
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.publishing import write_whole
 from backends.lakehouse.reading import Snapshot
+from demo.customers import MAY_BE_MISSING
 from demo.population import Chunk, active_customers, churn_examples, customer_chunks, last_labelled_month
 
 CUSTOMERS = "silver.active_customers"
@@ -45,7 +46,8 @@ def write_chunks(
     tick: Callable[[int], None],
 ) -> Snapshot:
     """Replace a table by what `make` makes of each chunk of its rows."""
-    schema, chunks = make(Chunk(0, 1)).schema, customer_chunks(rows)
+    columns, chunks = make(Chunk(0, 1)).schema, customer_chunks(rows)
+    schema = pa.schema([field.with_nullable(field.name in MAY_BE_MISSING) for field in columns])
     return write_pieces(lake, engine, table, schema, len(chunks), lambda index: make(chunks[index]), tick, (KEY,))
 
 
@@ -65,7 +67,7 @@ def write_pieces(
     with lake.parts(table, "", schema, distinct) as parts:
 
         def write(piece: int) -> list[str]:
-            made = make(piece)
+            made = make(piece).cast(schema)
             addresses = parts.write(piece, made.to_batches())
             tick(len(made))
             return addresses

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from models.contract import CategoryFeature, Contract, NumberFeature
 from models.errors import ColumnError, Problem, ValueRejectedError
+from models.transposing import rows_first
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +32,6 @@ Codes = npt.NDArray[np.int32]
 
 Value = TypeVar("Value", bound=np.generic)
 
-BLOCK = 1024  # rows
 EXACT = float(2**53)  # up to here a float64 holds every integer, so one rounding makes the float32
 NAN = np.float32(np.nan).view(np.int32)
 _LARGEST = float(np.finfo(np.float32).max)
@@ -153,15 +153,7 @@ def screen_arrow(contract: Contract, batch: pa.RecordBatch | pa.Table) -> Screen
         if not category.missing:
             violations += _violations(name, "is missing", codes == category.missing_code)
     unseen = _unseen(contract, categories)
-    return Screened(Encoded(_rows_first(numbers), _rows_first(categories)), violations, unseen)
-
-
-def _rows_first(columns: npt.NDArray[Value]) -> npt.NDArray[Value]:
-    """Turn [columns, rows] into [rows, columns], block by block in the cache: three times as fast as by column."""
-    rows = np.empty(columns.shape[::-1], columns.dtype)
-    for start in range(0, len(rows), BLOCK):
-        rows[start : start + BLOCK] = columns[:, start : start + BLOCK].T
-    return rows
+    return Screened(Encoded(rows_first(numbers), rows_first(categories)), violations, unseen)
 
 
 def unseen_values(contract: Contract, encoded: Encoded) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from backends.settings import Settings, quiet
+from backends.settings import Settings, quiet, thrifty
 from models.errors import DeclarationError, TandemError
 
 app = typer.Typer(
@@ -256,6 +256,7 @@ def schema() -> None:
 def main() -> None:
     """Run a verb; what Tandem refuses is said in one message, without a traceback."""
     quiet()
+    thrifty()
     try:
         app()
     except TandemError as error:

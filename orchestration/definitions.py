@@ -7,7 +7,7 @@ import dagster as dg
 from assets.lifecycle import lifecycles
 from assets.manifests import ManifestFiles
 from assets.resources import Backends
-from backends.settings import Settings, quiet
+from backends.settings import Settings, quiet, thrifty
 from models.declaration import load_declarations
 from orchestration.automation import automation
 from orchestration.conditions import with_conditions
@@ -33,4 +33,5 @@ def assemble(settings: Settings, loggers: Mapping[str, dg.LoggerDefinition] | No
 def defs() -> dg.Definitions:
     """Return what the workspace loads."""
     quiet()
+    thrifty()
     return assemble(Settings())

@@ -24,7 +24,7 @@ from models.training.layout import Layout
 CLAMP = 1e29  # of any number as it is read, on either side; the edges are far within
 MISSING = -4 * CLAMP  # what a missing number reads as
 LARGEST_SCALE = 1e30  # of float32; a smaller reach is hardly distinct from 0
-FINEST = 2.0**-12  # piece, by the largest edge: below, float32 must be centred to tell its values apart
+FINEST = 2.0**-12  # piece, by its own edges: below, float32 must be centred to tell its values apart
 LARGEST_EDGE = 2.0**40  # of numbers that are read as they are
 
 
@@ -87,8 +87,9 @@ def _centre_and_scale(layout: Layout) -> tuple[Numbers, Numbers]:
 
 def _can_be_read_as_it_is(edges: npt.NDArray[np.float64]) -> bool:
     """Tell whether float32 has the pieces between the edges exactly enough, and both are far from its limits."""
-    largest, narrowest = np.abs(edges).max(), np.diff(edges).min()
-    return bool(largest <= LARGEST_EDGE and narrowest >= max(FINEST * largest, 1 / LARGEST_SCALE))
+    reach, widths = np.abs(edges), np.diff(edges)
+    finest = np.maximum(FINEST * np.maximum(reach[1:], reach[:-1]), 1 / LARGEST_SCALE)
+    return bool(reach.max() <= LARGEST_EDGE and (widths >= finest).all())
 
 
 def _missing(contract: Contract, layout: Layout, centre: Numbers, scale: Numbers) -> Numbers:

@@ -94,18 +94,25 @@ def _rewritten(graph: onnx.GraphProto, scales: dict[str, float]) -> GraphParts:
 def _add_columns(parts: GraphParts, columns: RisingColumns) -> None:
     """Add `dense`, uint8 [rows, columns]: 255 is 1, and what is beyond is clipped.
 
-    The starts are one more row of the slopes, for a feature that is always 1: a Gemm would first write its bias into all
-    of its output, and then read that again.
+    The starts are one more row of the slopes, for a feature that is always 1: a Gemm would first write its bias into
+    all of its output, and then read that again.
     """
     values = [name for name in ("filled",) if any(node.name == name for node in parts.nodes)]
     if any(value.name == CATEGORIES for value in parts.inputs):
         values.append(_codes(parts, columns))
-    column, one = parts.constant("one_column", [0, 0, 0, 1], np.int64), parts.constant("always", 1)
-    values[-1] = parts.node("Pad", [values[-1], column, one], "with_one")
-    features = parts.node("Concat", values, "features", axis=1) if len(values) > 1 else values[0]
+    features = parts.node("Concat", [*values, _always_one(parts, values[-1])], "features", axis=1)
     slopes = parts.constant("slopes", np.vstack([columns.slopes, columns.starts]))
     parts.node("MatMul", [features, slopes], "unclipped")
     parts.node("QuantizeLinear", ["unclipped", "dense_scale", "zero_byte"], "dense")
+
+
+def _always_one(parts: GraphParts, like: str) -> str:
+    """Add a column of ones, float32 [rows, 1], with as many rows as `like` has."""
+    rows = parts.node("Shape", [like], "row_count", start=0, end=1)
+    shape = parts.node("Concat", [rows, parts.constant("one_column", [1], np.int64)], "one_shape", axis=0)
+    return parts.node(
+        "ConstantOfShape", [shape], "always_one", value=helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    )
 
 
 def _codes(parts: GraphParts, columns: RisingColumns) -> str:

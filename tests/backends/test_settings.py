@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import traceback
@@ -156,6 +157,36 @@ def test_quiet_reaches_this_process_and_its_children(monkeypatch):
     program = "import os, sys; print([os.environ[name] for name in sys.argv[1:]])"
     child = subprocess.run([sys.executable, "-c", program, *QUIET], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == str(list(QUIET.values()))
+
+
+HEAPS_OF_THREADS = """
+import ctypes, os, threading
+from backends.settings import thrifty
+thrifty()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+gate = threading.Barrier(12)
+def work():
+    gate.wait()
+    libc.malloc(1000)
+threads = [threading.Thread(target=work) for _ in range(12)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc.fopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
+libc.malloc_info(0, out)
+libc.fclose(out)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="heaps of threads are glibc's")
+@pytest.mark.parametrize(("said", "heaps"), [("", 2), ("5", 5)])
+def test_threads_share_two_heaps_unless_the_environment_says_how_many(said: str, heaps: int):
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    environment |= {"MALLOC_ARENA_MAX": said} if said else {}
+    command = [sys.executable, "-c", HEAPS_OF_THREADS]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert found.count("<heap nr=") == heaps
 
 
 def test_reading_the_settings_makes_nothing(tmp_path):

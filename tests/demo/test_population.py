@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from demo.churn_process import churn_probability
+from demo.customers import MAY_BE_MISSING
 from demo.population import (
     CHUNK_ROWS,
     OUTCOME_DAYS,
@@ -104,6 +105,7 @@ def test_every_value_fits_the_declaration(churn: Contract, seed: int):
 
 def test_values_are_missing_exactly_where_the_declaration_says(churn: Contract, active, examples):
     declared = {name for name, feature in churn.features.items() if feature.missing}
+    assert set(MAY_BE_MISSING) == declared
     for table in (active, examples):
         assert {name for name in churn.features if table[name].null_count} == declared
 

@@ -58,7 +58,7 @@ def test_the_graph_computes_the_pieces_of_the_definition(contract_of, column, bi
     rows = Encoded(np.column_stack([asked, asked]), np.empty((len(asked), 0), np.int32))
     dense = dense_encoder(contract, layout)(rows)
     cuts, centre = layout.edges[0].astype(float), float(layout.medians[0])
-    if len(cuts) > 1 and np.diff(cuts).min() >= FINEST * np.abs(cuts).max():
+    if (np.diff(cuts) >= FINEST * np.maximum(np.abs(cuts[1:]), np.abs(cuts[:-1]))).all():
         centre = 0.0  # such numbers are not centred: float32 tells their values apart as they are
     for value, row in zip(asked, dense, strict=True):
         assert np.isfinite(row).all()
