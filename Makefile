@@ -53,10 +53,10 @@ image: setup ## the container image of a model's newest Bento: MODEL=churn NAME=
 bench: setup ## measure scoring, the night and the API, side by side in one run (needs a demo's home)
 	@$(BIN)/python -m benchmarks.overview --model $(MODEL)
 
-bench-batch: setup ## the night beside its kernel and its rivals: ROWS=5000000 (8 minutes, 11 GB); see docs/benchmarks.md
+bench-batch: setup ## the night beside its kernel and its rivals: ROWS=5000000 (6 minutes, 9 GB); see docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.batch --rows $(ROWS) $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY))
 
-bench-growth: setup ## the night from one to twenty million customers, beside its kernel (6 minutes)
+bench-growth: setup ## the night from one to twenty million customers, beside its kernel (4 minutes)
 	@$(BIN)/python -m benchmarks.growth $(if $(JSON),--json $(JSON))
 
 bench-quality: setup ## the network beside boosted trees, on every table in reach (50 minutes); see docs/quality.md

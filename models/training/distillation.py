@@ -13,7 +13,7 @@ from models.training.grouping import Grouping, unknowing
 from models.training.split import Labels
 from models.training.teacher import Teacher
 
-TRUTH = 0.3  # weight of the outcome in a real row's target; the rest is the teacher's out-of-fold score
+TRUTH = 0.1  # weight of the outcome in a real row's target; the rest is the teacher's out-of-fold score
 MOST_REPLACED = 0.4  # a synthetic row takes each feature from another row at a rate of up to this
 
 

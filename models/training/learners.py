@@ -1,8 +1,8 @@
-"""Learners that the teacher blends with boosted trees (`trees`): an additive line over pieces of numbers, a network.
+"""Learners that the teacher blends with boosted trees (`trees`): lines, straight or over pieces of numbers; a network.
 
 Each learns from some rows and is judged on others, and what it has learnt is a function from rows to scores. Trees are
-good at steps and at what only counts together, the line at what is smooth and adds up, the network at what is smooth
-and counts together. What they make of each other is in `teacher`.
+good at steps and at what only counts together, lines at what is smooth and adds up (the straight one where few rows
+have anything to tell), the network at what is smooth and counts together. What they make of each other is in `teacher`.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
 from models.contract import Contract, NumberFeature
@@ -44,6 +45,7 @@ class Fold:
     outside: Part
     rates: Rates
     encode: Encode  # to the columns of line and network
+    whole: Encode  # to those of the straight line, one for each number
 
     @classmethod
     def of(cls, contract: Contract, inside: Part, outside: Part, seed: int) -> "Fold":
@@ -53,8 +55,8 @@ class Fold:
         rows = cross_fitted(*inside, many, widths, seed)
         wider = with_rates(contract, len(many))
         bins = int(np.clip(MOST_PIECES // max(len(wider.numbers), 1), FEWEST_BINS, MOST_BINS))
-        encode = dense_encoder(wider, learn_layout(wider, rows, bins))
-        return cls(Part(rows, inside.y), Part(rates.added_to(outside.rows), outside.y), rates, encode)
+        encode, whole = (dense_encoder(wider, learn_layout(wider, rows, pieces)) for pieces in (bins, 1))
+        return cls(Part(rows, inside.y), Part(rates.added_to(outside.rows), outside.y), rates, encode, whole)
 
 
 def with_rates(contract: Contract, count: int) -> Contract:
@@ -78,13 +80,22 @@ class Layers:
 
 
 def fit_line(fold: Fold, strength: float, seed: int) -> Layers:
-    """Fit a logistic regression on the columns; `strength` is the inverse of its L2 penalty."""
-    (rows, y), risen = _drawn(fold.inside, MOST_ROWS, seed)
+    """Fit a logistic regression on the pieces; `strength` is the inverse of its L2 penalty."""
+    return _line(fold.inside, fold.encode, strength, seed)
+
+
+def fit_straight_line(fold: Fold, strength: float, seed: int) -> Layers:
+    """Fit a logistic regression on the numbers as they are, each between its extremes."""
+    return _line(fold.inside, fold.whole, strength, seed, np.float64)  # a weak penalty leaves float32 ill-conditioned
+
+
+def _line(part: Part, encode: Encode, strength: float, seed: int, dtype: npt.DTypeLike = np.float32) -> Layers:
+    (rows, y), risen = drawn(part, MOST_ROWS, seed)
     chunks = range(0, len(rows), ROWS_PER_CALL)  # onnxruntime keeps the memory of the largest call
-    dense = np.concatenate([fold.encode(rows[start : start + ROWS_PER_CALL]) for start in chunks])
+    dense = np.concatenate([encode(rows[start : start + ROWS_PER_CALL]).astype(dtype, copy=False) for start in chunks])
     solver = "newton-cholesky" if dense.shape[1] <= MOST_COLUMNS else "lbfgs"
     line = LogisticRegression(C=strength, solver=solver, max_iter=1000).fit(dense, y)
-    return Layers([(line.coef_.T.astype(np.float32), line.intercept_.astype(np.float32) - risen)], fold.encode)
+    return Layers([(line.coef_.T.astype(np.float32), line.intercept_.astype(np.float32) - risen)], encode)
 
 
 class Schooling(NamedTuple):
@@ -98,7 +109,7 @@ class Schooling(NamedTuple):
 
 def fit_network(fold: Fold, schooling: Schooling, budget: int, seed: int) -> Layers:
     """Train a network on the outcomes themselves, with at most about `budget` presentations."""
-    (rows, y), risen = _drawn(fold.inside, min(MOST_ROWS, max(budget // LEAST_EPOCHS, 1)), seed)
+    (rows, y), risen = drawn(fold.inside, min(MOST_ROWS, max(budget // LEAST_EPOCHS, 1)), seed)
     network = train_network(
         fold.encode,
         rows,
@@ -113,7 +124,7 @@ def fit_network(fold: Fold, schooling: Schooling, budget: int, seed: int) -> Lay
     return Layers([*hidden, (weights, bias - risen)], fold.encode)
 
 
-def _drawn(part: Part, most: int, seed: int) -> tuple[Part, np.float32]:
+def drawn(part: Part, most: int, seed: int) -> tuple[Part, np.float32]:
     """Draw rows where there are more than so many, the rarer outcome first; and by how much its log-odds rise by it.
 
     A model of rows that were drawn by their outcomes has another intercept and nothing else (Prentice and Pyke, 1979).

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,29 +19,14 @@ from models.encoding import Encoded
 from models.errors import TrainingDataError
 from models.scoring import Scores
 from models.training.blend import Blend, fit_blend
-from models.training.budget import MANY_ROWS, Budget, budget_of, size_of
-from models.training.learners import Fold, Part, Schooling, Score, fit_line, fit_network
-from models.training.rates import many_valued
+from models.training.budget import budget_of
+from models.training.kinds import Kind, kinds_of_learners
+from models.training.learners import Fold, Part, Score
 from models.training.split import Labels
-from models.training.trees import SHALLOW, Trees, fit_trees
-
-# What each kind of learner is tried with on the first fold; the best goes on.
-DEEP, DEEP_OF_MANY = (7, 15, 31), (15, 31)  # leaves
-STRENGTHS, STRENGTHS_OF_MANY = (0.003, 0.01, 0.03, 0.1, 0.3), (0.1,)
-SCHOOLINGS = (Schooling(8, 0, 0.1, 0.01), Schooling(30, 0, 0.3, 0.01), Schooling(0, 300_000, 0, 2.0))
-SCHOOLINGS_OF_MANY = (Schooling(4, 0, 0.1, 0.01),)
-SHARE, MOST_PRESENTATIONS = 5, 400_000  # a network of the teacher is shown a fifth of what the taught one is, at most
+from models.training.trees import Trees
 
 Progress = Callable[[str], None]
 Positions = npt.NDArray[np.int64]
-
-
-class Kind(NamedTuple):
-    """A kind of learner and what it is tried with."""
-
-    name: str
-    fit: Callable[[Fold, Any], Score]
-    choices: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -96,9 +81,8 @@ def fit_teacher(
     What a learner is tried with is chosen on the first fold. Rare outcomes get fewer folds, so that each has some;
     `TrainingDataError` when not even two do.
     """
-    budget, many = budget_of(training, y), size_of(y) >= MANY_ROWS
-    splits = _splits(rows, y, budget.teacher_folds, training.seed)
-    kinds = _kinds(rows, many, training, budget)
+    splits = _splits(rows, y, budget_of(training, y).teacher_folds, training.seed)
+    kinds = kinds_of_learners(contract, rows, y, training)
     with _pool(len(splits)) as pool, threadpool_limits(1, user_api="blas"):
 
         def fold_of(split: tuple[Positions, Positions]) -> Fold:
@@ -147,27 +131,6 @@ def _blended(
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(chosen, blend.weights, strict=True))
     progress(f"teacher: weights of the learners on {len(pupils)} folds: {weights}")
     return Teacher(pupils, blend, blend.mix(out_of_fold), unseen, chosen)
-
-
-def _kinds(rows: Encoded, many: bool, training: Training, budget: Budget) -> list[Kind]:
-    seed, presentations = training.seed, min(budget.row_presentations // SHARE, MOST_PRESENTATIONS)
-
-    def trees(fold: Fold, leaves: int) -> Score:
-        return fit_trees(fold, leaves, training.teacher_iterations, seed)
-
-    def line(fold: Fold, strength: float) -> Score:
-        return fit_line(fold, strength, seed)
-
-    def network(fold: Fold, schooling: Schooling) -> Score:
-        return fit_network(fold, schooling, presentations, seed)
-
-    shallow = [Kind("shallow trees", trees, (SHALLOW,))]
-    return [
-        *(shallow if many_valued(rows) or not many else []),  # of many rows without rates deep ones know as much
-        Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP),
-        Kind("line", line, STRENGTHS_OF_MANY if many else STRENGTHS),
-        Kind("network", network, SCHOOLINGS_OF_MANY if many else SCHOOLINGS),
-    ]
 
 
 def _out_of_fold(pupils: list[Pupil], unseen: list[Positions], rows: int) -> list[Scores]:

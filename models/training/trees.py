@@ -4,6 +4,7 @@ Trees read numbers as they are (NaN is missing) and category codes as categories
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import joblib  # type: ignore[import-untyped]
 import numpy as np
@@ -18,13 +19,22 @@ from models.training.budget import MANY_ROWS, size_of
 from models.training.learners import Fold
 from models.training.split import Labels
 
-SHALLOW = 4  # leaves
 MOST_CODES = 254  # that scikit-learn's trees can tell apart in one category; rarer ones read as missing
 
 Table = npt.NDArray[np.float32]
 
 # scikit-learn's own put the process's warning filters aside and back around each job: not safe between our threads.
 binning.Parallel, binning.delayed = joblib.Parallel, joblib.delayed
+
+
+class Growth(NamedTuple):
+    """How trees grow: to so many leaves, and from which share of the features each split is drawn."""
+
+    leaves: int
+    features: float
+
+
+SHALLOW = Growth(4, 1.0)
 
 
 @dataclass(frozen=True)
@@ -39,19 +49,20 @@ class Trees:
         return self.ensemble.predict_proba(tree_table(rows, self.codes))[:, 1].astype(np.float32)  # type: ignore[no-any-return]
 
 
-def fit_trees(fold: Fold, leaves: int, iterations: int, seed: int) -> Trees:
+def fit_trees(fold: Fold, growth: Growth, iterations: int, seed: int) -> Trees:
     """Boost trees with early stopping on the rows outside.
 
     Shallow ones read categories of many values by their rates alone; deep ones find what a value means where.
     """
     rows, y = fold.inside
-    codes = known_codes(rows, fold.rates.categories if leaves <= SHALLOW else ())
+    shallow = growth.leaves <= SHALLOW.leaves
+    codes = known_codes(rows, fold.rates.categories if shallow else ())
     trees = HistGradientBoostingClassifier(
-        learning_rate=(2 if size_of(y) >= MANY_ROWS else 1) * (0.1 if leaves <= SHALLOW else 0.05),
-        max_leaf_nodes=leaves,
+        learning_rate=(2 if size_of(y) >= MANY_ROWS else 1) * (0.1 if shallow else 0.05),
+        max_leaf_nodes=growth.leaves,
         min_samples_leaf=20,
         l2_regularization=1.0,
-        max_features=0.7,
+        max_features=growth.features,
         max_iter=iterations,
         early_stopping=True,
         categorical_features=categorical(rows),

@@ -9,7 +9,7 @@ from models.training.grouping import MOST_VALUES, Grouping, ungrouped, unknowing
 from models.training.layout import learn_layout
 from models.training.quantization import quantize
 from models.training.rising_columns import rising_columns
-from models.training.shared_columns import learn_groupings
+from models.training.shared_columns import MOST_SHARED, learn_groupings
 from tests.models.training.test_rising_columns import constants_of
 
 PLACES = 300
@@ -56,6 +56,25 @@ def test_values_share_a_column_if_the_teacher_answers_alike_in_every_context(con
     assert place.width <= 5
     assert kind.columns.tolist() == [0, 1, -1, -1]
     assert kind.unknowing is None
+
+
+class Meanings:
+    """Answers with so many things that a place means, each by itself; which of them counts depends on x."""
+
+    def __init__(self, things):
+        self.meaning = np.random.default_rng(0).normal(size=(PLACES + 2, things))
+
+    def scores_by_fold(self, rows):
+        things = self.meaning.shape[1]
+        counts = np.cos(rows.numbers * np.arange(things))
+        logit = (counts * self.meaning[rows.categories[:, 0]]).sum(1)
+        return [(1 / (1 + np.exp(-logit))).astype(np.float32)] * 2
+
+
+@pytest.mark.parametrize(("things", "least", "most"), [(1, 1, MOST_VALUES), (6, MOST_VALUES + 1, MOST_SHARED)])
+def test_values_that_mean_several_things_get_more_columns(contract, rows, things, least, most):
+    place, _ = learn_groupings(contract, rows, Meanings(things), 0)
+    assert least <= place.width <= most
 
 
 def test_every_value_has_a_column_the_unseen_too(contract, rows):

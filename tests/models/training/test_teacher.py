@@ -63,6 +63,19 @@ def test_what_many_values_mean_is_learnt_from_other_rows(contract_of):
     assert roc_auc_score(y, teacher.out_of_fold) > 0.7
 
 
+def test_pairs_of_values_have_a_learner_where_there_are_pairs_and_many_values(taught, contract_of):
+    rng = np.random.default_rng(5)
+    codes = np.stack([rng.integers(0, 60, 3000), rng.integers(0, 8, 3000)], axis=1).astype(np.int32)
+    effect = rng.normal(0, 2, 60)[codes[:, 0]] * rng.normal(0, 1, 8)[codes[:, 1]]
+    rows = Encoded(rng.normal(size=(3000, 1)).astype(np.float32), codes)
+    y = (rng.random(3000) < 1 / (1 + np.exp(-effect))).astype(np.float32)
+    kind = CategoryFeature(kind="category", values=tuple("abcdefgh"))
+    teacher = fit_teacher(contract_of({"x0": NUMBERS["x0"], "place": PLACE, "kind": kind}), rows, y, BUDGET)
+    weights = dict(zip(teacher.chosen, teacher.blend.weights, strict=True))
+    assert weights["pairs of values"] > 0.3
+    assert "pairs of values" not in taught[2].chosen  # one category alone
+
+
 def test_rare_outcomes_get_fewer_folds_and_one_alone_is_refused(taught, contract_of):
     rows, contract = taught[0], contract_of({"x0": NUMBERS["x0"], "x1": NUMBERS["x1"], "place": PLACE})
     y = np.zeros(len(rows), np.float32)
@@ -103,6 +116,6 @@ def test_the_lesson_is_the_softened_truth_and_the_teachers_word(taught):
     rows, y, teacher = taught
     shown, targets = lesson(rows, y, teacher, [], 300, 0)
     assert len(shown) == len(targets) == 1800
-    np.testing.assert_allclose(targets[:1500], 0.3 * y + 0.7 * teacher.out_of_fold, rtol=1e-5)
+    np.testing.assert_allclose(targets[:1500], 0.1 * y + 0.9 * teacher.out_of_fold, rtol=1e-5)
     np.testing.assert_array_equal(targets[1500:], teacher.score(shown[1500:]))
     assert len(lesson(rows, y, teacher, [], 0, 0)[0]) == 1500
