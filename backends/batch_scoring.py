@@ -79,7 +79,7 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
     """
     contract, begun, cpu = night.scorer.contract, time.perf_counter(), engine.cpu_seconds
     optional = reasons_schema() if night.reasons_column else None
-    _be_thrifty()
+    _use_jemalloc()
     plan = population_plan(lake, contract, night.population, night.population_snapshot, where=night.where)
     if not plan.snapshot.rows:
         of_day = f" of {night.scored_on}" if night.day_column else ""
@@ -110,7 +110,7 @@ def score_and_publish(lake: Lakehouse, engine: Engine, night: Night) -> Publishe
     )
 
 
-def _be_thrifty() -> None:
+def _use_jemalloc() -> None:
     """Let Arrow use jemalloc where it has it: it gives memory back, of which mimalloc keeps 80 MB in a night."""
     if "jemalloc" in pa.supported_memory_backends():
         pa.set_memory_pool(pa.jemalloc_memory_pool())

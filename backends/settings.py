@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 ROOT = Path(__file__).resolve().parent.parent
 
 M_ARENA_MAX, HEAPS = -8, "MALLOC_ARENA_MAX"  # of malloc.h, and what glibc reads in its place
+
 # Telemetry of every tool is off, in every process that imports the settings.
 QUIET = {
     "BENTOML_DO_NOT_TRACK": "True",

@@ -84,9 +84,12 @@ class Explaining:
     def _begun(self, asked: Counts, scored: Scored | None, outcomes: Outcomes) -> Iterator[list[Begun]]:
         """Have the thread look for a call's reasons, row by row, as long as somebody waits for them."""
         begun: list[Begun] = []
+        if scored is None:
+            yield begun
+            return
         try:
-            for i, position in enumerate(scored.positions if scored else ()):
-                if scored and position in asked and isinstance(answer := outcomes[position], dict):
+            for i, position in enumerate(scored.positions):
+                if position in asked and isinstance(answer := outcomes[position], dict):
                     begun.append((answer, self._thread.submit(self._reasons, scored, i, asked[position])))
             yield begun
         finally:

@@ -182,8 +182,9 @@ def _read_numbers(column: pa.Array | pa.ChunkedArray, out: Numbers) -> None:
     with np.errstate(over="ignore"):  # too large is infinite, which is out of any bounds
         out[:] = pa.Array.from_buffers(column.type, len(column), [None, values], offset=column.offset).to_numpy()
     if column.null_count:
-        end = column.offset + len(column)
-        bits = np.unpackbits(np.frombuffer(valid, np.uint8), count=end, bitorder="little")[column.offset :]
+        skipped, first = divmod(column.offset, 8)
+        of_slice = np.frombuffer(valid, np.uint8, offset=skipped)
+        bits = np.unpackbits(of_slice, count=first + len(column), bitorder="little")[first:]
         null, words = bits.astype(np.int32) - 1, out.view(np.int32)  # -1 has all bits; no branch, which nulls mislead
         words |= null
         words &= ~null | NAN

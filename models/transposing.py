@@ -1,7 +1,7 @@
 """Columns to rows: what comes out of a table column by column goes into the network row by row.
 
 NumPy copies a transposed array value by value; onnxruntime's Transpose moves blocks of it with the CPU's vectors, in a
-quarter of the time. Its graph, one node, is written here byte by byte: the service does without the onnx package.
+quarter of the time. Its graph, one node, is written here byte by byte: what the service imports does not know onnx.
 """
 
 from functools import lru_cache
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value", np.float32, np.int32)
 
+BLOCK = 65_536  # rows; a session keeps the memory of its largest call
 DTYPES = {"float32": 1, "int32": 6}  # TensorProto.DataType
 COLUMNS, ROWS = b"columns", b"rows"
 
@@ -23,7 +24,17 @@ def rows_first(columns: npt.NDArray[Value]) -> npt.NDArray[Value]:
     """Turn float32 or int32 [columns, rows] into [rows, columns], contiguous."""
     if not columns.size:
         return np.ascontiguousarray(columns.T)
-    (rows,) = _session(columns.dtype.name).run(None, {COLUMNS.decode(): columns})
+    if (count := columns.shape[1]) <= BLOCK:
+        return _transposed(columns)
+    rows = np.empty((count, len(columns)), columns.dtype)
+    for start in range(0, count, BLOCK):
+        rows[start : start + BLOCK] = _transposed(columns[:, start : start + BLOCK])
+    return rows
+
+
+def _transposed(columns: npt.NDArray[Value]) -> npt.NDArray[Value]:
+    session = _session(columns.dtype.name)
+    (rows,) = session.run(None, {COLUMNS.decode(): np.ascontiguousarray(columns)})
     return rows  # type: ignore[no-any-return]  # onnxruntime's `run` is typed as a list of anything
 
 
@@ -31,10 +42,9 @@ def rows_first(columns: npt.NDArray[Value]) -> npt.NDArray[Value]:
 def _session(dtype: str) -> "ort.InferenceSession":
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(_graph(DTYPES[dtype]), options, providers=["CPUExecutionProvider"])
+    from models.scoring import session_options
+
+    return ort.InferenceSession(_graph(DTYPES[dtype]), session_options(), providers=["CPUExecutionProvider"])
 
 
 def _graph(dtype: int) -> bytes:

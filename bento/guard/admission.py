@@ -100,7 +100,7 @@ def until_it_waits(answer: Coroutine[Any, Any, Answer], done: Callable[[], None]
 
     Whoever waits there keeps no loop busy, and is no queue; who waits for a thread here does, and is.
     """
-    counted, step, given = True, answer.send, None
+    counted, step, given, waits_for = True, answer.send, None, None
     try:
         while True:
             waits_for = step(given)
@@ -114,5 +114,6 @@ def until_it_waits(answer: Coroutine[Any, Any, Answer], done: Callable[[], None]
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:
+        step = given = waits_for = None  # an error's traceback has this frame: they would keep each other
         if counted:
             done()

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -23,21 +23,30 @@ async def in_thread(
     """Return what some work in a thread returns, while the event loop serves others.
 
     A thread cannot be stopped, so who is cancelled meanwhile waits for its end: nothing of a call goes on behind it.
+    What no thread has begun by then is left out.
     """
     loop, run = asyncio.get_running_loop(), copy_context().run
-    working = loop.run_in_executor(None, partial(run, work, *arguments, **named))
     cancelled: asyncio.CancelledError | None = None
-    while not working.done():
-        ended = InThread(loop=loop)
-        working.add_done_callback(partial(_end, ended))
-        try:
-            await ended
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        working.exception()  # nobody asks for it any more
-        raise cancelled
-    return working.result()
+
+    def begin() -> Result | None:
+        return run(work, *arguments, **named) if cancelled is None else None
+
+    working = loop.run_in_executor(None, begin)
+    try:
+        while not working.done():
+            ended = InThread(loop=loop)
+            working.add_done_callback(partial(_end, ended))
+            try:
+                await ended
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            working.exception()  # nobody asks for it any more
+            raise cancelled
+        return cast(Result, working.result())
+    finally:
+        cancelled = None  # an error's traceback has this frame: they would keep each other
+        del working
 
 
 def _end(ended: InThread, _: Any) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from models.encoding import Codes, Encoded
 
 LEAST_ROWS = 10  # a column that fewer training rows would switch on has nothing to learn from
-MOST_VALUES = 64  # columns of one category
+MOST_VALUES = 64  # columns of one category, where its values do not share them
 
 
 @dataclass(frozen=True)

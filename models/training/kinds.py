@@ -52,12 +52,12 @@ def kinds_of_learners(contract: Contract, rows: Encoded, y: Labels, training: Tr
     def pairs(fold: Fold, penalty: float) -> Score:
         return fit_pairs(fold, penalty, contract.code_counts, seed)
 
-    with_rates = bool(many_valued(rows))
+    many_values = bool(many_valued(rows))
     shallow = [Kind("shallow trees", trees, (SHALLOW,))]
     of_pairs = [Kind("pairs of values", pairs, PENALTIES_OF_MANY if many else PENALTIES)]
     return [
-        *(shallow if with_rates or not many else []),  # of many rows without rates deep ones know as much
-        *(of_pairs if with_rates and len(contract.categories) > 1 else []),  # trees find those of few values
+        *(shallow if many_values or not many else []),  # of many rows without rates deep ones know as much
+        *(of_pairs if many_values and len(contract.categories) > 1 else []),  # trees find those of few values
         Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP),
         Kind("line", line, STRENGTHS_OF_MANY if many else STRENGTHS),
         *([] if many else [Kind("straight line", straight_line, STRAIGHT_STRENGTHS)]),

@@ -38,13 +38,14 @@ class Layout:
 def learn_layout(
     contract: Contract, rows: Encoded, bins: int, steps: Sequence[Reals] = (), groupings: Sequence[Grouping] = ()
 ) -> Layout:
-    """Learn the columns from training rows. A missing value or a category seen in under 10 rows gets no column.
+    """Learn the columns from training rows.
 
-    The teacher may have found sharp steps of each number (`sharp_steps`), which get edges, and values of a category
+    A missing value or a category seen in under 10 rows gets no column, nor does a missing one where under 10 rows have
+    a value. The teacher may have found sharp steps of each number (`sharp_steps`), which get edges, and values of a category
     that can share a column (`learn_groupings`). `TrainingDataError` when nothing varies: there would be no column.
     """
     absent = np.isnan(rows.numbers).sum(0)
-    indicators = tuple(int(j) for j in np.flatnonzero(absent >= LEAST_ROWS))
+    indicators = tuple(int(j) for j in np.flatnonzero(np.minimum(absent, len(rows) - absent) >= LEAST_ROWS))
     steps = steps or [NO_STEPS] * len(contract.numbers)
     cuts = tuple(edges(column, bins, at) for column, at in zip(rows.numbers.T, steps, strict=True))
     groupings = groupings or [

@@ -38,15 +38,49 @@ SHALLOW = Growth(4, 1.0)
 
 
 @dataclass(frozen=True)
+class Known:
+    """What trees learn to read: the numbers that had a value, and of each category the most frequent codes."""
+
+    numbers: npt.NDArray[np.bool_]
+    codes: list[npt.NDArray[np.int32]]
+
+    @classmethod
+    def of(cls, rows: Encoded, without: tuple[int, ...] = ()) -> "Known":
+        """Look at the rows that trees learn from; of the categories in `without` no code is known."""
+        codes = []
+        for j, column in enumerate(rows.categories.T):
+            distinct, counts = np.unique(column, return_counts=True)
+            codes.append(distinct[np.argsort(-counts, kind="stable")[: MOST_CODES * (j not in without)]])
+        return cls(np.asarray(~np.isnan(rows.numbers).all(0)), codes)
+
+    @property
+    def categorical(self) -> list[int]:
+        """Which columns of `table` are categories."""
+        return list(range(len(self.numbers), len(self.numbers) + len(self.codes)))
+
+    def table(self, rows: Encoded) -> Table:
+        """Put numbers and known codes side by side, float32 [rows, features]; NaN is missing.
+
+        A number that never had a value is 0: scikit-learn takes no column without one.
+        """
+        table = np.empty((len(rows), len(self.numbers) + len(self.codes)), np.float32)
+        table[:, : len(self.numbers)] = np.where(self.numbers, rows.numbers, 0)
+        for j, codes in zip(self.categorical, self.codes, strict=True):
+            column = rows.categories[:, j - len(self.numbers)]
+            table[:, j] = np.where(np.isin(column, codes), column, np.nan)
+        return table
+
+
+@dataclass(frozen=True)
 class Trees:
-    """Fitted boosted trees, and of each category the codes that they know."""
+    """Fitted boosted trees, and what they know of the rows."""
 
     ensemble: HistGradientBoostingClassifier
-    codes: list[npt.NDArray[np.int32]]
+    known: Known
 
     def __call__(self, rows: Encoded) -> Scores:
         """Return probabilities, float32 [rows]."""
-        return self.ensemble.predict_proba(tree_table(rows, self.codes))[:, 1].astype(np.float32)  # type: ignore[no-any-return]
+        return self.ensemble.predict_proba(self.known.table(rows))[:, 1].astype(np.float32)  # type: ignore[no-any-return]
 
 
 def fit_trees(fold: Fold, growth: Growth, iterations: int, seed: int) -> Trees:
@@ -56,7 +90,7 @@ def fit_trees(fold: Fold, growth: Growth, iterations: int, seed: int) -> Trees:
     """
     rows, y = fold.inside
     shallow = growth.leaves <= SHALLOW.leaves
-    codes = known_codes(rows, fold.rates.categories if shallow else ())
+    known = Known.of(rows, fold.rates.categories if shallow else ())
     trees = HistGradientBoostingClassifier(
         learning_rate=(2 if size_of(y) >= MANY_ROWS else 1) * (0.1 if shallow else 0.05),
         max_leaf_nodes=growth.leaves,
@@ -65,37 +99,11 @@ def fit_trees(fold: Fold, growth: Growth, iterations: int, seed: int) -> Trees:
         max_features=growth.features,
         max_iter=iterations,
         early_stopping=True,
-        categorical_features=categorical(rows),
+        categorical_features=known.categorical,
         random_state=seed,
     )
-    outside = tree_table(fold.outside.rows, codes)
-    return Trees(trees.fit(tree_table(rows, codes), y, X_val=outside, y_val=fold.outside.y), codes)
-
-
-def categorical(rows: Encoded) -> list[int]:
-    """Return which columns of `tree_table` are categories."""
-    numbers, categories = rows.numbers.shape[1], rows.categories.shape[1]
-    return list(range(numbers, numbers + categories))
-
-
-def known_codes(rows: Encoded, without: tuple[int, ...] = ()) -> list[npt.NDArray[np.int32]]:
-    """Return the most frequent codes of each category; none of those left out."""
-    known = []
-    for j, codes in enumerate(rows.categories.T):
-        distinct, counts = np.unique(codes, return_counts=True)
-        known.append(distinct[np.argsort(-counts, kind="stable")[: MOST_CODES * (j not in without)]])
-    return known
-
-
-def tree_table(rows: Encoded, known: list[npt.NDArray[np.int32]]) -> Table:
-    """Put numbers and known codes side by side, float32 [rows, features]; NaN is missing."""
-    numbers = rows.numbers.shape[1]
-    table = np.empty((len(rows), numbers + len(known)), np.float32)
-    table[:, :numbers] = rows.numbers
-    for j, codes in enumerate(known):
-        column = rows.categories[:, j]
-        table[:, numbers + j] = np.where(np.isin(column, codes), column, np.nan)
-    return table
+    outside = known.table(fold.outside.rows)
+    return Trees(trees.fit(known.table(rows), y, X_val=outside, y_val=fold.outside.y), known)
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ class PlainTrees:
 
 def fit_plain_trees(rows: Encoded, y: Labels, seed: int) -> PlainTrees:
     """Fit scikit-learn's boosted trees with its defaults: the yardstick beside which every network is reported."""
-    codes = known_codes(rows)
-    trees = HistGradientBoostingClassifier(categorical_features=categorical(rows), random_state=seed)
+    known = Known.of(rows)
+    trees = HistGradientBoostingClassifier(categorical_features=known.categorical, random_state=seed)
     with threadpool_limits(None if len(rows) >= MANY_ROWS else 1, user_api="openmp"):
-        return PlainTrees(Trees(trees.fit(tree_table(rows, codes), y), codes))
+        return PlainTrees(Trees(trees.fit(known.table(rows), y), known))

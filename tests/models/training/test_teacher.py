@@ -119,3 +119,15 @@ def test_the_lesson_is_the_softened_truth_and_the_teachers_word(taught):
     np.testing.assert_allclose(targets[:1500], 0.1 * y + 0.9 * teacher.out_of_fold, rtol=1e-5)
     np.testing.assert_array_equal(targets[1500:], teacher.score(shown[1500:]))
     assert len(lesson(rows, y, teacher, [], 0, 0)[0]) == 1500
+
+
+def test_a_number_that_never_had_a_value_is_no_matter(contract_of, taught):
+    rows, y, _ = taught
+    numbers = np.column_stack([rows.numbers[:, 0], np.full(len(rows), np.nan, np.float32)])
+    contract = contract_of({"x0": NUMBERS["x0"], "x1": NUMBERS["x1"]})
+    without = Encoded(numbers, np.empty((len(rows), 0), np.int32))
+    teacher, plain = fit_teacher(contract, without, y, BUDGET), fit_plain_trees(without, y, 0)
+    later = Encoded(np.column_stack([numbers[:, 0], np.full(len(rows), 7, np.float32)]), without.categories)
+    for learnt in (teacher, plain):
+        assert roc_auc_score(y, learnt.score(without)) > 0.75
+        assert np.array_equal(learnt.score(later), learnt.score(without))
