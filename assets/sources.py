@@ -24,12 +24,22 @@ def source_tables(declarations: Sequence[Declaration]) -> list[dg.AssetSpec]:
     for declaration in declarations:
         text = f"Outcomes as they become known, `{declaration.examples.label}`: what {declaration.name} is measured by."
         described.setdefault(declaration.outcomes_table, text)
+    return [_table(table, described[table]) for table in tables_of_others(declarations)]
+
+
+def tables_of_others(declarations: Sequence[Declaration]) -> list[str]:
+    """Return each table that models read and others write, sorted; that of outcomes may come later than the rest."""
+    tables = {
+        table
+        for declaration in declarations
+        for table in (declaration.source_table, declaration.examples.table, declaration.outcomes_table)
+    }
     made = {declaration.features_table for declaration in declarations if declaration.events}
-    return [_table(table, text) for table, text in sorted(described.items()) if table not in made]
+    return sorted(tables - made)
 
 
 def report_tables(backends: Backends, instance: dg.DagsterInstance, tables: Iterable[str]) -> None:
-    """Tell Dagster the current state of tables that were written elsewhere."""
+    """Tell Dagster the current state of tables that were written elsewhere; `TableNotFoundError` for one not there."""
     with backends.lakehouse() as lake:
         for table in tables:
             snapshot = lake.snapshot(table)

@@ -1,17 +1,19 @@
 """Which days a table of events holds: those whose histories a first run counts. How is said in `event_features`."""
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pyarrow.compute as pc
 
-from backends.event_source import EPOCH
+from backends.event_source import EPOCH, microseconds_of
 from backends.history_windows import microseconds
 from backends.lakehouse.catalog import Lakehouse
 from backends.lakehouse.reading import Plan
 from models.declaration import Declaration
 from models.errors import LakehouseError
+
+FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)  # that are days in every time zone
 
 
 def days_with_events(lake: Lakehouse, declaration: Declaration) -> tuple[date, date]:
@@ -26,8 +28,13 @@ def days_with_events(lake: Lakehouse, declaration: Declaration) -> tuple[date, d
     if not moments:
         raise LakehouseError(f"Table {events.table!r} has no row with a time in {events.time!r}. Write events to it.")
     zone = ZoneInfo(declaration.predictions.timezone)
-    first, last = ((EPOCH + timedelta(microseconds=at)).astimezone(zone).date() for at in (min(moments), max(moments)))
+    first, last = (_moment(at).astimezone(zone).date() for at in (min(moments), max(moments)))
     return first, last
+
+
+def _moment(at: int) -> datetime:
+    """Return a time from its microseconds; the nearest that there is for those that mean never."""
+    return EPOCH + timedelta(microseconds=min(max(at, microseconds_of(FIRST)), microseconds_of(LAST)))
 
 
 def _bounds(plan: Plan, time: str) -> Iterator[tuple[int, int]]:

@@ -6,19 +6,23 @@ How bytes become letters is in `text_files`; what the texts mean is decided in `
 import csv
 import io
 import re
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pc
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
 
 from models.errors import OnboardingError
 from onboarding.text_files import encoding_of, failures_named, opened
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 SEPARATOR = re.compile(r"^\"?sep=(?P<mark>.)\"?[ ,;\t]*$", re.IGNORECASE)  # a line that Excel writes and reads
+MARKS = frozenset(string.punctuation + "\t") - {'"', "'"}  # that it may name
 SAMPLE = 1 << 16  # characters that tell the delimiter
 BLOCK = 1 << 23  # bytes that are parsed at a time; no row can be longer
 BLANK = " \r\n" + "".join(DELIMITERS)
@@ -45,21 +49,27 @@ class CsvFormat:
 
 @dataclass
 class CsvRows:
-    """The rows of a file: record batches of texts, columns named by position (`c0`, ...). Read once."""
+    """The rows of a file: record batches of texts, columns named by position (`c0`, ...). Read once.
+
+    The last column, `number`, is what a spreadsheet numbers the row: header and blank lines count.
+    """
 
     path: Path
     format: CsvFormat
-    _ragged: list[pc.InvalidRow] = field(default_factory=list)
+    _ragged: list[arrow_csv.InvalidRow] = field(default_factory=list)
     _ragged_rows: int = 0
+    _skipped: list[int] = field(default_factory=list)  # numbers of the rows that were not parsed
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Stream the rows; `OnboardingError`, with row numbers, for rows that have not as many fields as the header."""
         names = [f"c{position}" for position in range(len(self.format.header))]
-        last = None
+        last, parsed = None, 0
         with opened(self.path) as raw:
             try:
                 for last in self._reader(raw, names):
-                    yield last
+                    numbered = last.append_column("number", self._numbers(parsed, len(last)))
+                    parsed += len(last)
+                    yield numbered.filter(_have_a_value(last))
             except (pa.ArrowInvalid, UnicodeError) as error:
                 raise OnboardingError(f"{self._unreadable()}: {error}. {UNCLOSED}") from error
         if self._ragged:
@@ -72,9 +82,9 @@ class CsvRows:
 
     def _reader(self, raw: IO[bytes], names: list[str]) -> Any:
         encoding = "utf-8" if self.format.encoding == "utf-8-sig" else self.format.encoding
-        return pc.open_csv(
+        return arrow_csv.open_csv(
             raw,
-            pc.ReadOptions(
+            arrow_csv.ReadOptions(
                 use_threads=False,  # else ragged rows have no number
                 block_size=BLOCK,
                 skip_rows=self.format.lines_above,
@@ -82,13 +92,24 @@ class CsvRows:
                 skip_rows_after_names=1,
                 encoding=encoding,
             ),
-            pc.ParseOptions(
-                delimiter=self.format.delimiter, newlines_in_values=True, invalid_row_handler=self._remember
+            arrow_csv.ParseOptions(
+                delimiter=self.format.delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=False,  # or they would not be counted
+                invalid_row_handler=self._remember,
             ),
-            pc.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+            arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
         )
 
-    def _remember(self, row: pc.InvalidRow) -> str:
+    def _numbers(self, parsed: int, rows: int) -> pa.Array:
+        """Return the numbers of `rows` after `parsed` others: what was skipped before them counts too."""
+        first, skipped = self.format.lines_above + 2, np.array(self._skipped, np.int64)
+        places = np.arange(parsed, parsed + rows)
+        before = np.searchsorted(skipped - first - np.arange(len(skipped)), places, side="right")
+        return pa.array(first + places + before)
+
+    def _remember(self, row: arrow_csv.InvalidRow) -> str:
+        self._skipped.append(row.number)
         if not row.text.strip():
             return "skip"  # a line of blanks
         self._ragged_rows += 1
@@ -112,6 +133,16 @@ class CsvRows:
         )
 
 
+def _have_a_value(batch: pa.RecordBatch) -> pa.Array:
+    """Return which rows have anything but blanks in any field."""
+    found = pa.repeat(pa.scalar(False), len(batch))
+    for column in batch.columns:
+        found = pc.or_(found, pc.greater(pc.binary_length(pc.utf8_trim_whitespace(column)), 0))
+        if pc.all(found).as_py():
+            break  # in the first column, mostly
+    return found
+
+
 def _ends_within_quotes(batch: pa.RecordBatch) -> bool:
     return any("\n" in value for column in batch.slice(len(batch) - 1) for value in column.to_pylist())
 
@@ -133,9 +164,22 @@ def sniff(path: Path) -> CsvFormat:
     if above is None:
         raise OnboardingError(f"{path.name} has no header. Export it again, with a header and rows.")
     sample = "".join(lines[above:])
-    delimiter = named["mark"] if named else _delimiter(sample)
-    header = next(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter))
+    try:
+        delimiter = _named(path, named["mark"]) if named else _delimiter(sample)
+        header = next(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise OnboardingError(f"{path.name} is no CSV: {error}. Export it as CSV or Parquet.") from error
     return CsvFormat(encoding, delimiter, tuple(" ".join(name.split()) for name in header), quotes % 2 == 1, above)
+
+
+def _named(path: Path, mark: str) -> str:
+    """Return the separator that the first line names; `OnboardingError` for one that fields could not be told by."""
+    if mark not in MARKS:
+        raise OnboardingError(
+            f"{path.name} says in its first line that its separator is {mark!r}, by which fields cannot be told apart. "
+            "Save it with comma, semicolon or tab."
+        )
+    return mark
 
 
 def _delimiter(sample: str) -> str:
@@ -148,7 +192,4 @@ def _delimiter(sample: str) -> str:
             return 0.0, 0
         return round(sum(count == counts[0] for count in counts) / len(counts), 2), counts[0]
 
-    try:
-        return max(DELIMITERS, key=fit)
-    except csv.Error as error:
-        raise OnboardingError(f"The file is no CSV: {error}. Export it as CSV or Parquet.") from error
+    return max(DELIMITERS, key=fit)

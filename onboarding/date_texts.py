@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 # Times of day that there are: 25:61 is none. Groups: h, min, s, half, sign, zh and zm.
 TIME = r"[ T](?P<h>[01]?\d|2[0-3]):(?P<min>[0-5]\d)(?::(?P<s>[0-5]\d(?:[.,]\d+)?))?"
 TIME_OF_HALF = r" (?P<h>0?[1-9]|1[0-2]):(?P<min>[0-5]\d)(?::(?P<s>[0-5]\d))? ?(?P<half>[AaPp])[Mm]"
-ZONE = r"(?: ?(?:Z|UTC)|(?P<sign>[+-])(?P<zh>0\d|1[0-4]):?(?P<zm>[0-5]\d))?"
+ZONE = r"(?: ?(?:Z|UTC)| ?(?P<sign>[+-])(?P<zh>0\d|1[0-4])(?::?(?P<zm>[0-5]\d))?)?"
 CLOCK = re.sub(r"\?P<\w+>", "?:", rf"(?:{TIME}{ZONE}|{TIME_OF_HALF})")
 
 

@@ -111,7 +111,7 @@ def _features(found: Profiled) -> tuple[list[Feature], list[LeftOut]]:
 
 def _could_be_one(column: Column, reason: Finding) -> bool:
     """Whether a column that is left out has a kind that would do."""
-    return reason.what not in NAMELESS and column.reading.kind not in ("date", "other")
+    return reason.what not in NAMELESS and column.reading.kind != "date"
 
 
 def _warned(feature: Feature, reason: Finding | None) -> Feature:

@@ -70,8 +70,6 @@ def _by_itself(column: Column, outcome: Outcome) -> Finding | None:
 
 
 def _useless(column: Column, _: Outcome) -> Finding | None:
-    if column.reading.kind == "other":
-        return Finding(column.name, "unreadable", f"its type is {column.type}", True)
     if column.is_number and column.present and np.abs(column.numbers).max() > LARGEST:
         return Finding(column.name, "unreadable", f"numbers beyond {LARGEST:.1e}, which float32 cannot hold", True)
     if not column.present:

@@ -60,7 +60,7 @@ def new_model(settings: Settings, request: Request, say: Say = lambda _: None, t
 
 def _free_path(settings: Settings, request: Request) -> Path:
     """Return where the declaration goes; `OnboardingError` when one is there and is not to be replaced."""
-    if not re.match(r"^[a-z][a-z0-9_]{0,62}$", request.name):
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", request.name):
         raise OnboardingError(
             f"NAME is {request.name!r}. Use lower-case letters, digits and underscores, like churn or card_fraud."
         )
@@ -108,7 +108,10 @@ def _put(written: Path, path: Path, replace: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(written, beside)
-        beside.replace(path) if replace else _link(beside, path)
+        if replace:
+            beside.replace(path)
+        else:
+            _link(beside, path)
     except FileExistsError as error:
         raise OnboardingError(
             f"{path} was written by somebody else meanwhile, and stays theirs. --replace it."

@@ -1,6 +1,6 @@
 """What a source holds: its key, time and label, its columns over all rows, and what is wrong with them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -47,8 +47,8 @@ class Profiled:
     def rows(self) -> Rows:
         """The rows as they are loaded."""
         columns = [*self.columns, self.key, *([self.time] if self.time else [])]
-        loadable = sorted((c for c in columns if c.reading.kind != "other"), key=lambda column: column.position)
-        return Rows(self.staged, loadable, self.label, self.staged.position(self.outcome.column))
+        columns.sort(key=lambda column: column.position)
+        return Rows(self.staged, columns, self.label, self.staged.position(self.outcome.column))
 
     @property
     def scored(self) -> int:
@@ -70,7 +70,7 @@ def profile(staged: Staged, request: Request) -> Profiled:
     words = staged.words(label_position)
     outcome = outcome_of(label, words, request.positive, request.missing)
     columns = _columns(staged, staged.position(key), label_position, outcome, request.missing)
-    staged = _without_effect(staged, request.missing, columns, [word for word in words if word])
+    staged = _without_effect(staged, request.missing, columns, outcome, words)
     by_name = {column.name: column for column in columns}
     key_column, time_column = _key(by_name[key]), _time(by_name[time]) if time else None
     candidates = [column for column in columns if column.name not in (key, time)]
@@ -130,13 +130,24 @@ def _columns(staged: Staged, key: int, label: int, outcome: Outcome, missing: Se
     return [columns[position] for position in readings]
 
 
-def _without_effect(staged: Staged, missing: Sequence[str], columns: Sequence[Column], labels: Sequence[str]) -> Staged:
-    """Note the words that were said to mean missing, and stand nowhere."""
+def _without_effect(
+    staged: Staged, missing: Sequence[str], columns: Sequence[Column], outcome: Outcome, words: Iterable[str | None]
+) -> Staged:
+    """Note the words that were said to mean missing, and make nothing so."""
+    outcomes = {*outcome.positive, *outcome.negative}
     found = {word for column in columns for word in column.reading.found}
-    found |= {word.lower().removesuffix(".0") for word in labels} | {word.lower() for word in labels}
-    unknown = [word for word in missing if word.lower() not in found]
-    notes = [f"--missing {word!r} stands in no column: it is written otherwise there" for word in unknown]
+    found |= _spelled(word for word in words if word and word not in outcomes)
+    notes = []
+    for word in (word for word in missing if word.lower() not in found):
+        is_outcome = word.lower() in _spelled(outcomes)
+        where = f" but {outcome.column!r}, where it is an outcome" if is_outcome else ": it is written otherwise there"
+        notes.append(f"--missing {word!r} stands in no column{where}")
     return replace(staged, notes=(*staged.notes, *notes)) if notes else staged
+
+
+def _spelled(words: Iterable[str]) -> set[str]:
+    """Return how a person may write such values of the label."""
+    return {spelled for word in words for spelled in (word.lower(), word.lower().removesuffix(".0"))}
 
 
 def _key(column: Column) -> Column:

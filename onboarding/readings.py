@@ -52,8 +52,6 @@ class Reading:
 
     def read(self, values: pa.Array) -> pa.Array:
         """Read values: float64 or int64, boolean, date32 or timestamp, or text; null where there is none."""
-        if self.kind == "other":
-            return values
         if not pa.types.is_string(values.type):
             return without(values, self.missing)
         encoded = values.dictionary_encode()

@@ -12,6 +12,7 @@ from models.errors import OnboardingError
 from onboarding.columns import Column, finite
 from onboarding.outcomes import Outcome
 from onboarding.staging import Staged
+from onboarding.words import EMPTY
 
 Mask = npt.NDArray[np.bool_]
 SHOWN = 3  # keys that an error shows
@@ -109,7 +110,7 @@ def kept_rows(staged: Staged, key: Column, time: Column | None) -> Mask | None:
     if key.absent.rows:
         raise OnboardingError(
             f"--key {key.name!r} is missing in {key.absent.rows:,} of {key.all_rows:,} rows, like "
-            f"{_rows_without(staged, key)}. Every row needs one: fill it in, or leave those rows out."
+            f"{_rows_without(staged, key)}. Every row needs one: fill it in, or leave those rows out.{_said(key)}"
         )
     if key.distinct == key.present:
         return None
@@ -138,20 +139,26 @@ def _newest(staged: Staged, key: Column, time: Column) -> Mask:
     return kept
 
 
+def _said(key: Column) -> str:
+    """Name the words that make keys missing only because --missing says so."""
+    words = " and ".join(map(repr, sorted(key.reading.found - EMPTY)))
+    return f" --missing says so of {words}: leave that out, and mend the other columns in the source." if words else ""
+
+
 def _rows_without(staged: Staged, key: Column) -> str:
-    words = [word for word, _ in staged.words(key.position).items() if word and word.lower() in key.reading.missing]
-    sql = (
-        f"SELECT file_row_number FROM $rows WHERE c{key.position} IS NULL OR "  # noqa: S608
-        f"list_contains(?::VARCHAR[], CAST(c{key.position} AS VARCHAR)) ORDER BY 1 LIMIT {SHOWN}"
-    )
-    return _numbers(staged, [row for (row,) in staged.query(sql, [words])])
+    found: list[int] = []
+    for values, numbers in staged.numbered(key.position):
+        found += numbers.filter(pc.is_null(key.reading.read(values))).slice(0, SHOWN).to_pylist()
+        if len(found) >= SHOWN:
+            break
+    return _numbers(found[:SHOWN])
 
 
 def _rows_with(staged: Staged, key: Column, value: int) -> str:
-    sql = f"SELECT file_row_number FROM $rows WHERE c{key.position} = ? ORDER BY 1 LIMIT {SHOWN}"  # noqa: S608
-    return _numbers(staged, [row for (row,) in staged.query(sql, [key.values[value].as_py()])])
+    sql = f"SELECT number FROM $rows WHERE c{key.position} = ? ORDER BY 1 LIMIT {SHOWN}"  # noqa: S608
+    return _numbers([row for (row,) in staged.query(sql, [key.values[value].as_py()])])
 
 
-def _numbers(staged: Staged, rows: Sequence[int]) -> str:
-    counted = [f"{row + staged.first_row:,}" for row in rows]
+def _numbers(rows: Sequence[int]) -> str:
+    counted = [f"{row:,}" for row in rows]
     return f"row {counted[0]}" if len(counted) == 1 else f"rows {', '.join(counted[:-1])} and {counted[-1]}"

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 TABLE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
 STAGED = "staged.parquet"
+NUMBERS = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+TIMES = (pa.types.is_date, pa.types.is_timestamp, pa.types.is_time)
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 
 def bring(given: str, lake: "Lakehouse", scratch: Path) -> Staged:
@@ -50,6 +53,7 @@ def named(staged: Staged, option: str, column: str) -> str:
     folded = [name for name in staged.names if name.casefold() == column.casefold()]
     close = folded or difflib.get_close_matches(column, staged.names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint += "".join(f" Of it: {note}." for note in staged.notes if repr(column) in note)
     raise OnboardingError(
         f"{option} is {column!r}, but {staged.origin} has no such column.{hint} Its columns: {', '.join(staged.names)}."
     )
@@ -73,8 +77,7 @@ def _csv(path: Path, scratch: Path) -> Staged:
     names, notes = _usable(form.header)
     types = (pa.string(),) * len(names)
     count = _staged(scratch, types, rows.batches())
-    origin, first_row = f"{path.name} ({form.described})", form.lines_above + 2
-    return Staged(scratch / STAGED, names, types, count, origin, first_row, notes, form.delimiter)
+    return Staged(scratch / STAGED, names, types, count, f"{path.name} ({form.described})", notes, form.delimiter)
 
 
 def _parquet(path: Path, scratch: Path) -> Staged:
@@ -105,15 +108,15 @@ def _typed(
     kept = [i for i, field in enumerate(schema) if _plain(field.type)]
     dropped = [f"{schema[i].name!r} ({schema[i].type})" for i in range(len(schema)) if i not in kept]
     types = [_simple(schema[i].type) for i in kept]
-    rows = _staged(scratch, types, (_picked(batch, kept, types) for batch in batches), trim)
+    rows = _staged(scratch, types, _numbered(_picked(batch, kept, types) for batch in batches), trim)
     names, notes = _usable([schema[i].name for i in kept])
     more = (f"not read, since their types fit no table of features: {', '.join(dropped)}",) if dropped else ()
     renamed = bool(notes)
-    return Staged(scratch / STAGED, names, tuple(types), rows, origin, 1, (*notes, *more), is_changed=renamed)
+    return Staged(scratch / STAGED, names, tuple(types), rows, origin, (*notes, *more), is_changed=renamed)
 
 
 def _staged(scratch: Path, types: Sequence[pa.DataType], batches: Iterable[pa.RecordBatch], trim: bool = True) -> int:
-    schema = pa.schema([(f"c{position}", dtype) for position, dtype in enumerate(types)])
+    schema = pa.schema([*((f"c{position}", dtype) for position, dtype in enumerate(types)), ("number", pa.int64())])
     return stage(scratch / STAGED, schema, batches, trim)
 
 
@@ -122,10 +125,16 @@ def _picked(batch: pa.RecordBatch, kept: Sequence[int], types: Sequence[pa.DataT
     return pa.record_batch(columns, [f"c{position}" for position in range(len(kept))])
 
 
+def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    number = 1
+    for batch in batches:
+        yield batch.append_column("number", pa.array(range(number, number + len(batch)), pa.int64()))
+        number += len(batch)
+
+
 def _plain(dtype: pa.DataType) -> bool:
     dtype = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
-    no = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    return not any(is_one(dtype) for is_one in (*no, pa.types.is_null, pa.types.is_duration, pa.types.is_interval))
+    return any(is_one(dtype) for is_one in (*NUMBERS, *TIMES, *TEXTS))
 
 
 def _simple(dtype: pa.DataType) -> pa.DataType:

@@ -42,14 +42,16 @@ class Frequencies:
 
 @dataclass(frozen=True)
 class Staged:
-    """A source's rows in scratch. Column `i` is named `names[i]` outside."""
+    """A source's rows in scratch. Column `i` is `c<i>` there, and `names[i]` outside.
+
+    Beside the columns stands `number`, what people number the row: from 1, or as a spreadsheet does.
+    """
 
     path: Path
     names: tuple[str, ...]
     types: tuple[pa.DataType, ...]
     rows: int
     origin: str  # what it was read from, in words
-    first_row: int  # how people count: 2 behind a header, else 1
     notes: tuple[str, ...] = ()
     delimiter: str = ","
     table: str = ""  # of the catalog, where it is one
@@ -64,7 +66,7 @@ class Staged:
     @property
     def relation(self) -> str:
         """The rows, to be written behind FROM."""
-        return f"read_parquet('{_quoted(self.path)}', file_row_number = true)"
+        return f"read_parquet('{_quoted(self.path)}')"
 
     def position(self, name: str) -> int:
         """Return where a column stands."""
@@ -89,10 +91,10 @@ class Staged:
         ((equal, repeated),) = self.query(f"SELECT count(*) FILTER (WHERE kinds = 1), count(*) FROM ({kinds})")  # noqa: S608
         if not repeated or equal < repeated:
             return self
-        first = f"row_number() OVER (PARTITION BY {column} ORDER BY file_row_number) = 1"
+        first = f"row_number() OVER (PARTITION BY {column} ORDER BY number) = 1"
         path = self.path.with_name("each_once.parquet")
         self.connection.execute(
-            f"COPY (SELECT {every} FROM {self.relation} QUALIFY {column} IS NULL OR {first} ORDER BY file_row_number) "  # noqa: S608
+            f"COPY (SELECT {every}, number FROM {self.relation} QUALIFY {column} IS NULL OR {first} ORDER BY number) "  # noqa: S608
             f"TO '{_quoted(path)}' (FORMAT parquet)"
         )
         ((rows,),) = self.connection.execute(f"SELECT count(*) FROM read_parquet('{_quoted(path)}')").fetchall()  # noqa: S608
@@ -124,6 +126,12 @@ class Staged:
         """Stream columns, in the order of the rows."""
         with pq.ParquetFile(self.path) as file:
             yield from file.iter_batches(BATCH_ROWS, columns=[f"c{column}" for column in columns])
+
+    def numbered(self, column: int) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Stream a column and the numbers of its rows."""
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=[f"c{column}", "number"]):
+                yield batch.column(f"c{column}"), batch.column("number")
 
 
 def stage(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], trim: bool = True) -> int:

@@ -19,10 +19,10 @@ from backends.settings import Settings
 from bento.building.build import find_bento
 from bento.client import ApiClient
 from bento.lineage import Lineage
+from bento.serve import serve_command
 from models.declaration import Declaration, load_declaration
 from models.errors import PortTakenError, ServiceUnreachableError, TandemError
 from orchestration.definitions import assemble
-from orchestration.processes import api_command
 from orchestration.progress import Stages
 from orchestration.runs import run_job, succeeded
 
@@ -69,23 +69,28 @@ class Life:
             succeeded(run_job(self.definitions, instance, job, partition, tags=tags))
 
     def check_port(self) -> None:
-        """Raise `PortTakenError`, with what answers there, when somebody listens where the API is to."""
+        """Raise `PortTakenError`, with what answers there, when somebody listens where the API is to, or its gRPC."""
+        from bento.open_inference.lane import check_port_is_free, grpc_port
+
         port = self.declaration.api.port
         with socket.socket() as trial:
             trial.settimeout(1)
-            if trial.connect_ex(("127.0.0.1", port)):
-                return
-        raise PortTakenError(
-            f"Port {port} is taken: {self._who_answers()} is there. Stop it, or give {self.model!r} another port "
-            f"(`api: {{port: ...}}` in models/{self.model}.yaml)."
-        )
+            is_taken = not trial.connect_ex(("127.0.0.1", port))
+        if is_taken:
+            raise PortTakenError(
+                f"Port {port} is taken: {_who_answers(port)} is there. Stop it, or give {self.model!r} another port "
+                f"(`api: {{port: ...}}` in models/{self.model}.yaml)."
+            )
+        if beside := grpc_port(self.settings, self.declaration):
+            check_port_is_free(beside)
 
     @contextmanager
     def api(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run the newest Bento, and nobody else's; the process is stopped at the end."""
         self.check_port()
-        command, environment = api_command(self.settings, self.model, self.declaration.api.port)
-        built = Lineage.read(find_bento(self.settings.bentoml_home, self.model).model_folder)
+        bento = find_bento(self.settings.bentoml_home, self.model)
+        command, environment = serve_command(bento, self.settings, self.declaration.api.port)
+        built = Lineage.read(bento.model_folder)
         log = self.api_log.open("wb")
         with log, subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT) as process:
             try:
@@ -116,13 +121,6 @@ class Life:
             )
         raise TandemError(f"The API does not answer at {self.url}; its log is {self.api_log}.{self._last_words()}")
 
-    def _who_answers(self) -> str:
-        try:
-            with ApiClient(self.url) as client:
-                return _named(client.lineage())
-        except TandemError:
-            return "no service of Tandem, or one that does not say which,"
-
     def _last_words(self) -> str:
         lines = [line.strip() for line in self.api_log.read_text(errors="replace").splitlines() if line.strip()]
         return f" It ends with: {lines[-1]}" if lines else ""
@@ -130,6 +128,15 @@ class Life:
 
 def _named(lineage: Mapping[str, Any]) -> str:
     return f"the service of {lineage['model']!r}, version {lineage['version']} ({str(lineage['sha256'])[:8]})"
+
+
+def _who_answers(port: int) -> str:
+    """Ask the port itself: the API's address may be that of a gateway."""
+    try:
+        with ApiClient(f"http://127.0.0.1:{port}") as client:
+            return _named(client.lineage())
+    except TandemError:
+        return "no service of Tandem, or one that does not say which,"
 
 
 def screen() -> Console:

@@ -11,7 +11,8 @@ from rich.panel import Panel
 from rich.text import Text
 
 from assets.predictions import partitions
-from assets.sources import report_tables
+from assets.resources import Backends
+from assets.sources import report_tables, tables_of_others
 from backends.settings import Settings
 from models.declaration import Declaration
 from models.errors import TandemError
@@ -33,7 +34,7 @@ def run_model(settings: Settings, model: str, *, stay: bool) -> None:
         life = Life(settings, stages, model)
         instance = dg.DagsterInstance.get()
         life.check_port()
-        report_tables(life.backends, instance, source_tables_of(life.declaration))
+        report_tables(life.backends, instance, tables_to_report(life.backends, life.declaration))
         day = _count_histories(life, instance) if life.declaration.events else life.today
         _train(life, instance, console)
         with life.api() as process:
@@ -60,10 +61,13 @@ def _train(life: Life, instance: dg.DagsterInstance, console: Console) -> None:
         raise
 
 
-def source_tables_of(declaration: Declaration) -> list[str]:
-    """Return the tables that a model reads and that others write."""
-    tables = dict.fromkeys((declaration.source_table, declaration.examples.table))
-    return [table for table in tables if not (declaration.events and table == declaration.features_table)]
+def tables_to_report(backends: Backends, declaration: Declaration) -> list[str]:
+    """Return the tables that a model reads and others write; that of outcomes alone need not be there yet."""
+    from backends.lakehouse.loading import has_rows
+
+    needed = (declaration.source_table, declaration.examples.table)
+    with backends.lakehouse() as lake:
+        return [t for t in tables_of_others([declaration]) if t in needed or has_rows(lake, t)]
 
 
 def _count_histories(life: Life, instance: dg.DagsterInstance) -> date:

@@ -17,7 +17,7 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
 )
 from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.table import TableProperties, Transaction
+from pyiceberg.table import Table, TableProperties, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import SetCurrentSchemaUpdate, SetPropertiesUpdate
 from pyiceberg.table.update.snapshot import ManageSnapshots
@@ -100,6 +100,7 @@ class _Load:
     before: TableMetadata | None  # None where the commit makes the table
     parts: Parts
     snapshot: Snapshot | None = None  # as it is going to be
+    begun: bool = False  # its commit, which may have taken place since
 
     def write(self) -> None:
         """Write the files, and name them in the change."""
@@ -114,6 +115,7 @@ class _Load:
     def commit(self) -> Snapshot:
         """Commit the change, once; `PublishConflictError` when somebody else was faster."""
         assert self.snapshot is not None  # written first
+        self.begun = True
         with failures_named(self.incoming.table):
             if self.before is not None:
                 self.change.commit_transaction()
@@ -129,27 +131,46 @@ class _Load:
 
     def put_back(self, lake: Lakehouse) -> str:
         """Undo what was done; return what is to be said of a table that is not as it was."""
-        table = self.incoming.table
+        if not self.begun:
+            self._remove_files()
+            return ""
+        has = "may have"  # until the catalog has been asked
         try:
-            with failures_named(table):
-                return self._put_back(lake)
+            with failures_named(self.incoming.table):
+                there = self._committed(lake)
+                has = "has"
+                return self._undo(lake, there) if there else ""
         except Exception as error:  # noqa: BLE001  # whatever it is: what went wrong first is to be said too
             old = self.before.current_snapshot() if self.before else None
-            there = f" (the old ones are snapshot {old.snapshot_id})" if old else ""
-            return f"And {table} could not be put back: it has its new rows{there}. Run again with --replace. ({error})"
+            old_rows = f" (the old ones are snapshot {old.snapshot_id})" if old else ""
+            return (
+                f"And {self.incoming.table} could not be put back: it {has} its new rows{old_rows}. Run again with "
+                f"--replace. ({error})"
+            )
 
-    def _put_back(self, lake: Lakehouse) -> str:
+    def _committed(self, lake: Lakehouse) -> Table | None:
+        """Return the table if it has the new rows; else the files are removed."""
+        assert self.snapshot is not None  # a commit has begun
         there = lake.load(self.incoming.table) if lake.catalog.table_exists(self.incoming.table) else None
-        if there is None or self.snapshot is None or there.snapshot_by_id(self.snapshot.id) is None:
-            self.parts.remove_all_but(())
-        elif there.current_snapshot().snapshot_id != self.snapshot.id:
+        if there is None or there.snapshot_by_id(self.snapshot.id) is None:
+            self._remove_files()
+            return None
+        return there
+
+    def _undo(self, lake: Lakehouse, there: Table) -> str:
+        assert self.snapshot is not None
+        if there.current_snapshot().snapshot_id != self.snapshot.id:
             return f"{self.incoming.table} was changed by somebody else since, and stays as they left it."
-        elif self.before is None:
+        if self.before is None:
             lake.catalog.drop_table(self.incoming.table)
-            self.parts.remove_all_but(())
+            self._remove_files()
         else:
             _go_back(Change(commit_once(there)), self.before)
         return ""
+
+    def _remove_files(self) -> None:
+        with suppress(LakehouseError):  # of a storage that is gone: what went wrong first is to be said
+            self.parts.remove_all_but(())
 
 
 def _begin(lake: Lakehouse, incoming: Incoming) -> _Load:

@@ -41,8 +41,9 @@ def learn_layout(
     """Learn the columns from training rows.
 
     A missing value or a category seen in under 10 rows gets no column, nor does a missing one where under 10 rows have
-    a value. The teacher may have found sharp steps of each number (`sharp_steps`), which get edges, and values of a category
-    that can share a column (`learn_groupings`). `TrainingDataError` when nothing varies: there would be no column.
+    a value. The teacher may have found sharp steps of each number (`sharp_steps`), which get edges, and values of a
+    category that can share a column (`learn_groupings`). `TrainingDataError` when nothing varies: there would be no
+    column.
     """
     absent = np.isnan(rows.numbers).sum(0)
     indicators = tuple(int(j) for j in np.flatnonzero(np.minimum(absent, len(rows) - absent) >= LEAST_ROWS))

@@ -8,6 +8,7 @@ import dagster as dg
 from assets.metadata import table_facts, table_key
 from assets.recorded import DATA_VERSION, recorded_version
 from assets.resources import Backends
+from assets.sources import tables_of_others
 from models.declaration import Declaration
 from models.errors import SnapshotNotFoundError, TableNotFoundError
 
@@ -16,13 +17,7 @@ SECONDS = 30
 
 def source_observers(declarations: Sequence[Declaration]) -> list[dg.SensorDefinition]:
     """Make a sensor for each table that models read and others write, however many share it."""
-    tables = {
-        table
-        for declaration in declarations
-        for table in (declaration.source_table, declaration.examples.table, declaration.outcomes_table)
-    }
-    made = {declaration.features_table for declaration in declarations if declaration.events}
-    return list(map(source_observer, sorted(tables - made)))
+    return list(map(source_observer, tables_of_others(declarations)))
 
 
 def source_observer(table: str) -> dg.SensorDefinition:

@@ -201,6 +201,36 @@ def test_what_cannot_be_put_back_is_said_with_the_remedy(lake, monkeypatch):
     assert rows(lake, "silver.a") == OTHER.to_pydict()
 
 
+def test_of_a_catalog_that_is_gone_before_the_commits_nobody_says_that_a_table_has_its_new_rows(
+    lake, tmp_path, monkeypatch
+):
+    def lose_the_catalog() -> None:
+        for call in ("commit_table", "load_table", "table_exists"):
+            monkeypatch.setattr(Connection, call, _away, raising=False)
+
+    with pytest.raises(LakehouseError) as said:
+        load(lake, [incoming("silver.a", FIRST), overtaken("silver.b", SECOND, lose_the_catalog)], replace=False)
+    assert "silver.a could not be put back: it may have its new rows. Run again with --replace" in str(said.value)
+    assert "silver.b" not in str(said.value)  # its commit had not begun, so its file is gone
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+
+
+@pytest.mark.parametrize("moment", ["writing", "committing"])
+def test_of_files_that_cannot_be_removed_either_nobody_says_that_a_table_has_them(lake, tmp_path, monkeypatch, moment):
+    with Lakehouse.open(Settings(home=tmp_path / "home")) as faster:
+
+        def lose_the_storage() -> None:
+            monkeypatch.setattr("backends.lakehouse.parts.files_below", _away)
+            if moment == "writing":
+                raise OSError("the storage is gone")
+            load(faster, [incoming("silver.b", SECOND)], replace=False)
+
+        with pytest.raises((OSError, PublishConflictError), match=r"gone|made by somebody else") as said:
+            load(lake, [incoming("silver.a", FIRST), overtaken("silver.b", FIRST, lose_the_storage)], replace=False)
+    assert "put back" not in str(said.value)
+    assert not lake.catalog.table_exists("silver.a")
+
+
 def _vanish() -> None:
     raise CommitUnknownError("The catalog went away.")
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import quality, quality_generated
+from benchmarks import quality, quality_generated, quality_pages
+from benchmarks.api_pages import filled
 from benchmarks.quality_plot import differences
 from benchmarks.quality_rivals import RIVALS, logistic
 from benchmarks.quality_sets import SETS, QualitySet, set_of
@@ -51,6 +52,15 @@ def test_the_bars_say_which_is_missed():
         "least lead over lightgbm, at least -0.002": False,
         "largest mean AUC difference of int8, at most 0.001": True,
     }
+
+
+def test_the_docs_show_what_was_measured_and_mark_what_is_missed():
+    facts = {"machine": {"processor": "a CPU", "cores": 2, "instructions": ["avx2"]}, "records": RECORDS}
+    found = quality_pages.tables(facts)
+    assert "| flags | 2 | .8100 ±.0100 | .8095 ±.0100 | .7850 ±.0050 | .8130 ±.0100 | +0.0250 | **-0.0030** |" in found
+    assert "| mean AUC above that of lightgbm | -0.0030 | **missed** |" in found
+    assert "Of 1 tables the network is ahead of HistGradientBoosting on 1, of tuned LightGBM on 0." in found
+    assert found in filled(quality_pages.PAGE.read_text(), found, "bench-quality")
 
 
 def test_only_large_tables_are_timed():

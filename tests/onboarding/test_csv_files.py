@@ -1,5 +1,6 @@
 """Files as they come: encodings, delimiters, quotes; and what cannot be read is refused with its row."""
 
+import csv
 import gzip
 
 import pyarrow as pa
@@ -16,8 +17,13 @@ TABLE = {"id": ["1", "2", "3"], "Größe": ["a;b", 'say "hi"', "two\nlines"], "x
 
 def rows_of(path) -> dict[str, list[str]]:
     form = sniff(path)
-    table = pa.Table.from_batches(CsvRows(path, form).batches())
+    table = pa.Table.from_batches(CsvRows(path, form).batches()).drop_columns(["number"])
     return dict(zip(form.header, (column.to_pylist() for column in table.columns), strict=True))
+
+
+def numbers_of(path) -> list[int]:
+    batches = CsvRows(path, sniff(path)).batches()
+    return [number for batch in batches for number in batch["number"].to_pylist()]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
@@ -57,11 +63,41 @@ def test_quotes_within_a_field_are_letters(tmp_path):
         b"sep=^\nid^x\n1^2\n3^4\n",
         b"\rid,x\r1,2\r3,4\r",  # as old Macs end lines
         b"id,x\n1,2\n  \n3,4\n \n",
+        b"id;x\n1;2\n;\n3;4\n;\n ; \n",  # as Excel ends a table that was longer once
+        b'id,x\n"",""\n1,2\n\n3,4\n\n\n',
     ],
 )
 def test_lines_that_are_no_rows_are_not_read_as_such(tmp_path, content):
     (tmp_path / "t.csv").write_bytes(content)
     assert rows_of(tmp_path / "t.csv") == {"id": ["1", "3"], "x": ["2", "4"]}
+
+
+def test_blanks_in_a_file_of_one_column_are_no_rows(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"id\n1\n\n  \n3\n \n")
+    assert rows_of(tmp_path / "t.csv") == {"id": ["1", "3"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "numbers"),
+    [
+        (b"id,x\n1,2\n3,4\n", [2, 3]),
+        (b"\n\nid,x\n1,2\n\n  \n,\n3,4\n,5\n", [4, 8, 9]),
+        (b'id,x\n1,"a\nb"\n3,4\n', [2, 3]),  # a row of two lines is one
+        (b"id\n1\n\n  \n3\n", [2, 5]),
+    ],
+)
+def test_rows_are_numbered_as_a_spreadsheet_does_with_those_that_are_none(tmp_path, content, numbers):
+    (tmp_path / "t.csv").write_bytes(content)
+    assert numbers_of(tmp_path / "t.csv") == numbers
+
+
+def test_rows_are_numbered_over_all_blocks_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("onboarding.csv_files.BLOCK", 64)
+    blanks = {7: "\n", 50: " \n", 51: ",\n", 90: "  \n"}  # behind those rows
+    lines = [f"{n},x\n{blanks.get(n, '')}" for n in range(100)]
+    (tmp_path / "t.csv").write_text("id,x\n" + "".join(lines))
+    expected = [2 + n + sum(behind < n for behind in blanks) for n in range(100)]
+    assert numbers_of(tmp_path / "t.csv") == expected
 
 
 def test_a_packed_file_is_known_by_its_bytes(tmp_path):
@@ -85,6 +121,10 @@ def test_a_packed_file_is_known_by_its_bytes(tmp_path):
         (b"id,x\n1,\x00\x00\n", "zero bytes"),
         ("id,x\n1,ä\n2,ö\n3,".encode() + b"\xe4\n", "is UTF-8 but for 1 bytes, the first in line 4"),
         (b"Customer report\n\nid,x\n1,2\n", "one field in row 1, 'Customer report', and more below"),
+        ("sep=§\nid§x\n1§2\n".encode(), "its separator is '§', .* Save it with comma, semicolon or tab"),
+        (b'sep="\nid"x\n1"2\n', "its separator is '\"'"),
+        (b"sep=x\nidxy\n1x2\n", "its separator is 'x'"),
+        (b"sep= \nid y\n1 2\n", "its separator is ' '"),
         (b"\xff\xfeid,x\xff", "Export it again as UTF-8"),  # says UTF-16, but ends within a letter
     ],
 )
@@ -92,6 +132,17 @@ def test_what_cannot_be_read_is_refused_with_its_place_and_a_remedy(tmp_path, co
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(OnboardingError, match=said):
         rows_of(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("first", ["", "sep=,\n"])
+def test_a_header_that_is_none_is_refused_whoever_names_the_separator(tmp_path, first):
+    (tmp_path / "t.csv").write_text(f"{first}id,{'x' * 100}\n1,2\n")
+    limit = csv.field_size_limit(50)
+    try:
+        with pytest.raises(OnboardingError, match=r"t.csv is no CSV: field larger than field limit"):
+            sniff(tmp_path / "t.csv")
+    finally:
+        csv.field_size_limit(limit)
 
 
 def test_a_packed_file_that_is_cut_short_is_refused(tmp_path):

@@ -209,6 +209,12 @@ def test_a_table_that_needs_it_is_copied_and_that_is_said(home):
     assert len(tables(home)["m_examples"]) == 300
 
 
+@pytest.mark.parametrize("name", ["Churn", "churn\n", "1st", "", "a-b", "../x"])
+def test_a_name_that_no_table_could_have_is_refused(home, csv, name):
+    with pytest.raises(OnboardingError, match="Use lower-case letters"):
+        made_from(home, csv, name=name)
+
+
 def test_nothing_is_overwritten_unless_asked(home, csv):
     before = made_from(home, csv).path.read_text()
     with pytest.raises(OnboardingError, match="--replace writes it anew"):

@@ -198,6 +198,44 @@ def test_what_means_missing_elsewhere_is_no_reason_to_be_without_an_outcome(foun
     assert declared(profiled, "x")["missing"]
 
 
+def test_a_word_that_is_an_outcome_and_stands_nowhere_else_is_said_to_make_nothing_missing(found):
+    table = changed(ROWS | {"age": [age + 1 for age in ROWS["age"]]}, "left", {"yes": "1", "no": "0"}.get)
+    assert found(table, missing=("0",)).staged.notes == (
+        "--missing '0' stands in no column but 'left', where it is an outcome",
+    )
+
+
+@pytest.mark.parametrize("word", ["0", "0.0"])
+@pytest.mark.parametrize("has_a_type", [False, True])
+def test_a_key_that_is_missing_because_that_was_said_is_refused_with_the_word(found, tmp_path, word, has_a_type):
+    path = write_csv(tmp_path / "t.csv", ROWS | {"customer_id": list(range(600))})
+    if has_a_type:
+        pq.write_table(pa.table(ROWS | {"customer_id": list(range(600))}), path)
+    elif word == "0.0":
+        write_csv(path, ROWS | {"customer_id": ["0.0", *range(1, 600)]})
+    with pytest.raises(OnboardingError, match=rf"like row {1 if has_a_type else 2}\. .*--missing says so of '{word}'"):
+        found(path, missing=(word,))
+
+
+def test_a_key_that_is_missing_by_itself_is_no_fault_of_what_was_said(found):
+    table = changed(ROWS, "customer_id", lambda key: None if key == "C000007" else key)
+    with pytest.raises(OnboardingError, match=r"leave those rows out\.$"):
+        found(table, missing=("-1",))
+
+
+def test_columns_of_types_that_are_not_read_are_said(found, tmp_path):
+    more = {"uuid": pa.array([bytes(16)] * 600, pa.uuid()), "bytes": pa.array([b"x"] * 600, pa.binary_view())}
+    pq.write_table(pa.table(ROWS | more), tmp_path / "t.parquet")
+    profiled = found(tmp_path / "t.parquet")
+    assert [column.name for column in profiled.columns] == ["age", "spend", "plan"]
+    (note,) = profiled.staged.notes
+    assert "'uuid' (extension<arrow.uuid>), 'bytes' (binary_view)" in note
+    with pytest.raises(
+        OnboardingError, match=r"--key is 'uuid', .* no such column\. Of it: not read, .*'uuid' \(extension"
+    ):
+        found(tmp_path / "t.parquet", key="uuid")
+
+
 @pytest.mark.parametrize(
     ("spelled", "positive"),
     [
@@ -282,6 +320,21 @@ def test_the_row_of_a_repeated_key_is_named_as_a_spreadsheet_does(found):
     table = ROWS | {"customer_id": ["C1", "C2", "C1", *ROWS["customer_id"][3:]]}
     with pytest.raises(OnboardingError, match="'C1' in rows 2 and 4"):
         found(table)
+
+
+def test_the_row_of_a_repeated_key_is_that_of_the_file_when_blank_lines_stand_between(found, tmp_path):
+    lines = write_csv(tmp_path / "t.csv", ROWS | {"customer_id": ["C1", "C1", *ROWS["customer_id"][2:]]}).read_text()
+    header, first, rest = lines.split("\n", 2)
+    (tmp_path / "t.csv").write_text(f"\n{header}\n{first}\n\n , ,,,\n{rest}")
+    with pytest.raises(OnboardingError, match="'C1' in rows 3 and 6"):
+        found(tmp_path / "t.csv")
+
+
+def test_the_row_without_a_key_is_that_of_the_file_when_others_were_left_out(found):
+    twice = {name: [*values[:5], *values[:5], *values[5:]] for name, values in ROWS.items()}
+    twice["customer_id"][20] = None
+    with pytest.raises(OnboardingError, match="like row 22"):
+        found(twice)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.errors import OnboardingError
 from onboarding.readings import Reading, key_reading, reading_of, settled
 
 
@@ -150,6 +151,24 @@ def test_a_time_of_day_is_kept_and_its_zone_taken_off():
     assert moments == [ten_thirty.replace(hour=8, second=15), ten_thirty, ten_thirty.replace(hour=0, minute=0)]
 
 
+@pytest.mark.parametrize(
+    ("time", "hour"),
+    [
+        ("12:00:00+00", 12),  # PostgreSQL
+        ("12:00:00.25-05", 17),
+        ("12:00:00 +0000", 12),  # Ruby
+        ("12:00 -05:30", 17),
+        ("12:00:00 UTC", 12),
+        ("12:00Z", 12),
+        ("12:00:00+02:00", 10),
+    ],
+)
+def test_a_zone_is_read_as_programs_write_it(time, hour):
+    moment, plain = read(f"2024-01-01 {time}", "2024-01-02 10:00")
+    assert (moment.replace(minute=0, microsecond=0), plain) == (datetime(2024, 1, 1, hour), datetime(2024, 1, 2, 10))
+    assert moment.minute == (30 if ":30" in time else 0)
+
+
 @pytest.mark.parametrize("time", ["25:61", "24:00", "12:60", "12:30:60", "10:00+25:00", "13:00 PM", "0:10 AM"])
 def test_an_impossible_time_is_none(time):
     assert reading(f"2024-01-01 {time}", "2024-01-02 10:00").kind == "text"
@@ -170,20 +189,37 @@ def test_a_time_is_read_as_spreadsheets_write_it(time, hour, second):
         (pa.array([1, -999, 3]), "-999", [1, None, 3]),
         (pa.array([1.5, -999.0, 3.0], pa.float32()), "-999", [1.5, None, 3.0]),
         (pa.array([1, -999, 3]), "-999.0", [1, None, 3]),
-        (pa.array(["1.5", "-999.00", "3"]), "-999", [1.5, None, 3.0]),
+        (pa.array([1.5, -999.9, 3.0], pa.float32()), "-999.9", [1.5, None, 3.0]),
+        (pa.array([1.5, -999.9, 3.0], pa.float64()), "-999.9", [1.5, None, 3.0]),
+        (pa.array([2**53, 2**53 + 1]), str(2**53), [None, 2**53 + 1]),  # that are one float64
+        (pa.array([2**53, 2**53 + 1]), str(2**53 + 1), [2**53, None]),
+        (pa.array([1, 2]), "1.5", [1, 2]),
+        (pa.array([1, 2]), "9" * 19, [1, 2]),  # more than an int64 holds
+        (pa.array([1, 2]), "1" * 5000, [1, 2]),
         (pa.array(["a", "Gone", "b"]), "gone", ["a", None, "b"]),
         (pa.array([date(1900, 1, 1), date(2026, 1, 1)]), "1900-01-01", [None, date(2026, 1, 1)]),
+        (pa.array([date(1900, 2, 2), date(2026, 1, 1)]), "02/02/1900", [None, date(2026, 1, 1)]),  # however it is read
         (pa.array([datetime(1900, 1, 1), datetime(1900, 1, 1, 1)]), "1900-01-01", [None, datetime(1900, 1, 1, 1)]),
         (pa.array([True, False]), "false", [True, None]),
+        (pa.array([date(1900, 1, 1)]), "0000-01-01", [date(1900, 1, 1)]),  # a year that no datetime holds
         (pa.array([1, 2]), "nothing", [1, 2]),
     ],
 )
-def test_a_word_that_is_said_to_mean_missing_does_whatever_the_columns_type(values, word, expected):
-    for found in (reading_of(values, (word,)), key_reading(values, (word,))):
-        if pa.types.is_string(values.type) and found.kind == "text" and "1.5" in values.to_pylist():
-            continue  # a key of fractions is read as texts
-        assert found.read(values).to_pylist() == expected
-        assert found.found == (frozenset({word}) if None in expected else frozenset())
+@pytest.mark.parametrize("reader", [reading_of, key_reading])
+def test_a_word_that_is_said_to_mean_missing_does_whatever_the_columns_type(reader, values, word, expected):
+    found = reader(values, (word,))
+    assert found.read(values).to_pylist() == expected
+    assert found.found == (frozenset({word}) if None in expected else frozenset())
+
+
+def test_a_number_that_is_said_to_mean_missing_does_however_it_is_written():
+    found, values = reading("1.5", "-999.00", "3", missing=("-999",)), pa.array(["1.5", "-999.00", "3"])
+    assert found.read(values).to_pylist() == [1.5, None, 3.0]
+
+
+def test_a_day_that_is_said_to_mean_missing_and_could_be_two_is_refused():
+    with pytest.raises(OnboardingError, match=r"--missing '01/02/1900' could be 1900-01-02 or 1900-02-01. Write it"):
+        reading_of(pa.array([date(1900, 2, 1)]), ("01/02/1900",))
 
 
 def test_days_that_could_be_months_are_said():

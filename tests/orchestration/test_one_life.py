@@ -48,9 +48,9 @@ def answering(answer: object) -> Iterator[int]:
 
 @pytest.fixture
 def life_at(home):
-    def make(port: int) -> Life:
-        settings = Settings(home=home.home, models=home.models, api_url="http://127.0.0.1:{port}")
-        declare(settings, TINY, api={"port": port})
+    def make(port: int, grpc_port: int = 0, api_url: str = "http://127.0.0.1:{port}") -> Life:
+        settings = Settings(home=home.home, models=home.models, api_url=api_url)
+        declare(settings, TINY, api={"port": port, "grpc_port": grpc_port})
         return Life(settings, Stages(Console(quiet=True)), "tiny")
 
     return make
@@ -82,6 +82,19 @@ def test_whoever_is_on_the_port_is_named_before_anything_starts(life_at, answer,
         with pytest.raises(PortTakenError), life.api():
             pass
     life.check_port()  # whoever it was has gone
+
+
+def test_whoever_is_on_the_port_is_asked_there_and_not_at_a_gateway(life_at):
+    said = pytest.raises(PortTakenError, match="the service of 'churn', version 7")
+    with answering(OTHERS) as port, answering(BUILT.model_dump()) as gateway, said:
+        life_at(port, api_url=f"http://127.0.0.1:{gateway}").check_port()
+
+
+def test_the_port_of_grpc_is_asked_too_before_anything_starts(life_at):
+    with answering(OTHERS) as grpc_port:
+        life = life_at(free_port(), grpc_port)
+        with pytest.raises(PortTakenError, match=f"gRPC cannot listen on port {grpc_port}.*TANDEM_GRPC_PORT"):
+            life.check_port()
 
 
 def test_a_service_is_waited_for_until_it_serves_what_was_built(life_at):

@@ -10,11 +10,15 @@ import pytest
 
 from assets.predictions import partitions
 from assets.resources import Backends
-from backends.event_span import days_with_events
+from assets.sources import report_tables
+from backends.event_source import microseconds_of
+from backends.event_span import FIRST as FIRST_MOMENT
+from backends.event_span import LAST as LAST_MOMENT
+from backends.event_span import _moment, days_with_events
 from backends.settings import ROOT, Settings
 from models.declaration import Declaration
-from models.errors import LakehouseError, TandemError
-from orchestration.whole_life import days_to_count, source_tables_of
+from models.errors import LakehouseError, TableNotFoundError, TandemError
+from orchestration.whole_life import days_to_count, tables_to_report
 from tests.event_model import DECLARED, labelled_swipes
 from tests.lives import SMALL, TINY, changed, declare, merged, write_table
 from tests.serving import free_port
@@ -44,6 +48,21 @@ def test_the_days_of_events_are_those_of_the_declared_time_zone_over_all_files(h
     write_table(home, SWIPES, at("2026-03-05T00:00Z", "2026-03-09T23:30Z"), at("2026-03-01T00:00Z"))
     with Backends(home).lakehouse() as lake:
         assert days_with_events(lake, model) == days
+
+
+@pytest.mark.parametrize("timezone", ["Europe/Berlin", "America/New_York"])
+def test_events_with_times_that_mean_never_do_not_break_the_days(home, timezone):
+    model = declared(home, timezone=timezone)
+    write_table(home, SWIPES, at("0001-01-01T00:00Z", "2026-03-05T00:00Z", "9999-12-31T23:59:59Z"))
+    with Backends(home).lakehouse() as lake:
+        assert days_with_events(lake, model)[0].year == 1
+        assert days_with_events(lake, model)[1].year == 9999
+    assert days_to_count(model, FIRST, date(9999, 12, 31))[1] == LAST
+
+
+def test_a_time_after_the_last_year_is_the_last_day_that_there_is():
+    assert _moment(microseconds_of(LAST_MOMENT) * 2) == LAST_MOMENT
+    assert _moment(-(2**63)) == FIRST_MOMENT
 
 
 def test_a_table_without_events_is_said(home):
@@ -79,8 +98,23 @@ def test_when_no_day_can_be_made_the_remedy_is_said(home, offset):
 
 
 def test_tables_that_others_write_are_told_of_and_not_the_one_that_is_made(home):
-    assert source_tables_of(declared(home)) == [SWIPES]
-    assert source_tables_of(declare(home, TINY)) == ["silver.active_customers", "silver.tiny_examples"]
+    assert tables_to_report(Backends(home), declared(home)) == [SWIPES]
+    tiny = declare(home, TINY)
+    assert tables_to_report(Backends(home), tiny) == ["silver.active_customers", "silver.tiny_examples"]
+
+
+def test_a_table_that_is_needed_and_not_there_is_said_before_anything_runs(home, instance):
+    backends = Backends(home)
+    with pytest.raises(TableNotFoundError, match=r"silver.active_customers"):
+        report_tables(backends, instance, tables_to_report(backends, declare(home, TINY)))
+
+
+def test_outcomes_are_told_of_once_they_are_there(home):
+    needed = tables_to_report(Backends(home), declare(home, TINY))
+    tiny = declare(home, TINY, outcomes={"table": "silver.outcomes"})
+    assert tables_to_report(Backends(home), tiny) == needed
+    write_table(home, "silver.outcomes", pa.table({"id": [1]}))
+    assert tables_to_report(Backends(home), tiny) == sorted([*needed, "silver.outcomes"])
 
 
 @pytest.mark.slow
