@@ -1,5 +1,6 @@
 """Why a published row has its score, or a row that stands nowhere would have one: from the bytes that scored it."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,7 +122,8 @@ def json_object(text: str) -> dict[str, Any]:
     """Read values by feature name; `ValueRejectedError` for what is no JSON object."""
     remedy = 'Give values by feature name, like {"tenure_months": 3}.'
     try:
-        read = from_json(text, allow_inf_nan=False)  # as the service reads it
+        read = from_json(text.encode(errors="surrogateescape"), allow_inf_nan=False)  # as the service reads it
+        json.dumps(read, allow_nan=False)  # 1e999 is read as infinity, which JSON has not
     except ValueError as error:
         raise ValueRejectedError([Problem("features", text, f"is not JSON: {error}", remedy)]) from error
     if not isinstance(read, dict):

@@ -70,6 +70,8 @@ class Seeded:
 class HistoryStore(ABC):
     """The histories of one model, laid out as its contract needs them. Safe to share between threads."""
 
+    over_network = False  # whether `fetch_and_append_async` waits for a network, not for work in this process
+
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self.model = contract.model

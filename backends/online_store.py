@@ -42,6 +42,8 @@ class LoadReport:
 class OnlineStore(ABC):
     """The vectors of one model. Safe to share between threads."""
 
+    over_network = False  # whether `get_many_async` waits for a network, not for work in this process
+
     def __init__(self, model: str) -> None:
         self.model = model
 

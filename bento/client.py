@@ -25,6 +25,7 @@ _ERRORS: dict[str, type[TandemError]] = {
     "StoreUnavailableError": OnlineStoreError,
     "StoreMismatchError": OnlineStoreError,
     "OverloadedError": OverloadedError,
+    "Overloaded": OverloadedError,
 }
 
 
@@ -90,11 +91,14 @@ class ApiClient:
 
     def datatypes(self, model: str) -> dict[str, str]:
         """Return what a request may have, by name: the datatypes of the Open Inference Protocol."""
-        response = self._request("GET", f"/v2/models/{model}")
+        metadata = self._call("GET", f"/v2/models/{model}")
         try:
-            return {tensor["name"]: tensor["datatype"] for tensor in response.json()["inputs"]}
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._no_service_of_ours("GET", f"/v2/models/{model}", response, "no metadata") from error
+            return {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
+        except (TypeError, KeyError) as error:
+            raise ServiceUnreachableError(
+                f"GET {self.url}/v2/models/{model} was answered, but not by a Tandem service: it names no inputs. "
+                "Check that TANDEM_API_URL is the address of the model's service."
+            ) from error
 
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to one request: an entity key, `features`, or both; with `reasons` it says why."""

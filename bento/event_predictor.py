@@ -5,7 +5,7 @@ asks next about the same entity sees it.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from backends.online_store import open_store
 from bento.event_reader import AskedEvent, EventReader, written
 from bento.lineage import Lineage
 from bento.observing.watch import Scored
-from bento.predictor import Call, Outcome, Predictor, iso
+from bento.predictor import Call, Predictor, iso
 from models.encoding import Encoded
 from models.errors import ValueRejectedError
 from models.history import Events, events_seen, history_values, reaches_back, remembered, with_values
@@ -77,18 +77,17 @@ class EventPredictor(Predictor):
         event = np.zeros(1, self._history.dtype)
         history_values(self._history, event, event)
 
-    def _answered(self, call: Call, requests: Sequence[Any], whole: bool) -> list[Outcome]:
-        if swipes := self._read(call, requests, whole):
-            self._answer(call, swipes, self.histories.fetch_and_append(swipes.entities, swipes.events, swipes.record))
-        return [call.outcomes.get(row, {}) for row in range(len(requests))]
+    @property
+    def _over_network(self) -> bool:
+        return self.histories.over_network
 
-    async def _answered_async(self, call: Call, requests: Sequence[Any], whole: bool) -> list[Outcome]:
-        if swipes := self._read(call, requests, whole):
-            asked = self.histories.fetch_and_append_async(swipes.entities, swipes.events, swipes.record)
-            self._answer(call, swipes, await asked)
-        return [call.outcomes.get(row, {}) for row in range(len(requests))]
+    def _ask(self, asked: _Swipes) -> list[Remembered]:
+        return self.histories.fetch_and_append(asked.entities, asked.events, asked.record)
 
-    def _read(self, call: Call, requests: Sequence[Any], whole: bool) -> _Swipes | None:
+    def _ask_async(self, asked: _Swipes) -> Awaitable[list[Remembered]]:
+        return self.histories.fetch_and_append_async(asked.entities, asked.events, asked.record)
+
+    def _open(self, call: Call, requests: Sequence[Any], whole: bool) -> _Swipes | None:
         """Check and encode what can be asked; nothing when that is none, or with `whole` when anything is refused."""
         asked, now = [], time.time_ns() // 1000
         for row, request in enumerate(requests):
@@ -106,8 +105,10 @@ class EventPredictor(Predictor):
         times, numbers = np.array([one.at for one in asked]), np.array([one.number for one in asked])
         return _Swipes(asked, rows, remembered(self._history, self._asks_for, rows, times, numbers))
 
-    def _answer(self, call: Call, swipes: _Swipes, found: list[Remembered]) -> None:
+    def _close(self, call: Call, swipes: _Swipes | None, found: Any) -> None:
         """Count, score, and write the answers."""
+        if swipes is None:
+            return
         call.watch.mark("lookup")
         _happened_once(swipes.events, found)
         rows = self._counted(swipes, found)

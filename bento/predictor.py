@@ -4,7 +4,7 @@ One row and many go the same way: read each request, one trip to the store, one 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -185,11 +185,11 @@ class Predictor:
         """Answer each request; `place` says how a row's number is written behind a field's name."""
         call = Call(place, {}, [], [], watch or Watch())
         try:
-            outcomes = self._answered(call, requests, whole)
+            self._answer(call, requests, whole)
             if call.reasons:
                 self._explaining.add(call.reasons, call.watch.scored, call.outcomes)
                 call.watch.mark("explain")
-            return outcomes
+            return [call.outcomes.get(row, {}) for row in range(len(requests))]
         finally:
             if call.reasons:
                 self._explaining.release(call.reasons)
@@ -199,29 +199,48 @@ class Predictor:
     ) -> list[Outcome]:
         call = Call(place, {}, [], [], watch or Watch())
         try:
-            if aside:
-                outcomes = await in_thread(self._answered, call, requests, whole)
-            else:
-                outcomes = await self._answered_async(call, requests, whole)
+            await self._answer_async(call, requests, whole, aside)
             if call.reasons:
                 await self._explaining.add_async(call.reasons, call.watch.scored, call.outcomes)
                 call.watch.mark("explain")
-            return outcomes
+            return [call.outcomes.get(row, {}) for row in range(len(requests))]
         finally:
             if call.reasons:
                 self._explaining.release(call.reasons)
 
-    def _answered(self, call: Call, requests: Sequence[Any], whole: bool) -> list[Outcome]:  # noqa: ARG002
-        """Answer each request, but for reasons. A store that is only read loses nothing, whatever `whole` says."""
-        self._open(call, requests)
-        return self._closed(call, self.store.get_many(self.contract, call.keys) if call.keys else None)
+    def _answer(self, call: Call, requests: Sequence[Any], whole: bool) -> None:
+        """Answer each request, but for reasons."""
+        asked = self._open(call, requests, whole)
+        self._close(call, asked, self._ask(asked) if asked else None)
 
-    async def _answered_async(self, call: Call, requests: Sequence[Any], whole: bool) -> list[Outcome]:  # noqa: ARG002
-        self._open(call, requests)
-        return self._closed(call, await self.store.get_many_async(self.contract, call.keys) if call.keys else None)
+    async def _answer_async(self, call: Call, requests: Sequence[Any], whole: bool, aside: bool) -> None:
+        """Do as `_answer`. No thread waits for a network: it would keep others from it, and pass for a busy one."""
+        if not aside:
+            asked = self._open(call, requests, whole)
+            self._close(call, asked, await self._ask_async(asked) if asked else None)
+        elif self._over_network:
+            asked = await in_thread(self._open, call, requests, whole)
+            found = await self._ask_async(asked) if asked else None
+            await in_thread(self._close, call, asked, found)
+        else:
+            await in_thread(self._answer, call, requests, whole)
 
-    def _open(self, call: Call, requests: Sequence[Any]) -> None:
-        """Read requests as far as possible without the store."""
+    @property
+    def _over_network(self) -> bool:
+        return self.store.over_network
+
+    def _ask(self, asked: Any) -> Any:
+        """Ask the store for what `_open` has returned."""
+        return self.store.get_many(self.contract, asked)
+
+    def _ask_async(self, asked: Any) -> Awaitable[Any]:
+        return self.store.get_many_async(self.contract, asked)
+
+    def _open(self, call: Call, requests: Sequence[Any], whole: bool) -> Any:  # noqa: ARG002
+        """Read requests as far as possible without the store; return what it is to be asked for, if anything.
+
+        A store that is only read loses nothing, whatever `whole` says.
+        """
         reasons: dict[int, int] = {}
         for row, request in enumerate(requests):
             try:
@@ -235,14 +254,15 @@ class Predictor:
         if reasons:
             self._reserve(call, reasons)
         call.watch.mark("parse")
+        return call.keys
 
     def _reserve(self, call: Call, reasons: Mapping[int, int]) -> None:
         """Keep room for a call's reasons; from now on it has some to give back."""
         self._explaining.reserve(reasons)
         call.reasons.update(reasons)
 
-    def _closed(self, call: Call, vectors: Vectors | None) -> list[Outcome]:
-        """Return the outcome of each request, now that the store has answered."""
+    def _close(self, call: Call, asked: Any, vectors: Any) -> None:  # noqa: ARG002
+        """Answer what is not answered yet, now that the store has said what there is."""
         if vectors is not None:
             call.watch.mark("lookup")
         brought, parts = self._encoded(call, call.brought)
@@ -254,7 +274,6 @@ class Predictor:
             parts.insert(0, _changed(vectors.rows, found))
         if found or brought:
             self._score(call, _Ready(found + brought, Encoded.joined(parts), times + UNKNOWN * len(brought)))
-        return [call.outcomes[row] for row in range(len(call.outcomes))]
 
     def _encoded(self, call: Call, asked: list[Brought]) -> tuple[list[Brought], list[Encoded]]:
         """Encode rows that bring all features, as many at once as fit the contract; return those that do."""

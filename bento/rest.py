@@ -1,7 +1,7 @@
 """The model's own REST API as a bare ASGI app in front of BentoML's, whose middlewares cost more than an answer.
 
 BentoML documents these routes and its clients call them; whatever else is asked for is BentoML's to answer. Nothing
-here blocks the event loop longer than one read of the online store, or of a body's JSON.
+here blocks the event loop longer than the JSON of one body, read or written, or one trip to a store takes.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import from_json, to_json
 
-from bento.failures import MOST_PROBLEMS, RETRY_AFTER_SECONDS, body_of, refusal, status_of
+from bento.failures import RETRY_AFTER_SECONDS, body_of, refusal, status_of
+from bento.guard.threads import in_thread
 from bento.observing.watch import Watch
 from bento.observing.watcher import REST, Watcher
 from bento.predictor import Outcome, Predictor
@@ -160,15 +161,18 @@ def predict_many(predictor: Predictor, body: bytes, watch: Watch | None = None) 
 async def predict_many_async(predictor: Predictor, body: bytes, watch: Watch | None = None) -> dict[str, Any]:
     """Return what `predict_many` does; the event loop serves others while the store, or a thread, is waited for."""
     rows, aside = _rows_of(parsed(body)), len(body) > INLINE_BYTES
-    return _together(predictor, await predictor.predict_rows_async(rows, watch, aside=aside), watch)
+    outcomes = await predictor.predict_rows_async(rows, watch, aside=aside)
+    if aside and any(isinstance(one, TandemError) for one in outcomes):  # to write an error takes as long as to find it
+        return await in_thread(_together, predictor, outcomes, watch)
+    return _together(predictor, outcomes, watch)
 
 
 def _together(predictor: Predictor, outcomes: list[Outcome], watch: Watch | None) -> dict[str, Any]:
-    predictions = [body_of(one) if isinstance(one, TandemError) else one for one in outcomes]
-    errors = [answer for answer, one in zip(predictions, outcomes, strict=True) if isinstance(one, TandemError)]
+    errors = {row: body_of(one) for row, one in enumerate(outcomes) if isinstance(one, TandemError)}
     if watch is not None:
-        for answer in errors:
+        for answer in errors.values():
             watch.failed(answer)
+    predictions = [errors.get(row, one) for row, one in enumerate(outcomes)] if errors else outcomes
     return {**predictor.facts, "predictions": predictions, "errors": len(errors)}
 
 
@@ -258,9 +262,7 @@ def _rows_of(request: Any) -> list[Any]:
     if not isinstance(request, dict):
         raise ValueRejectedError([Problem("request", request, "is not a JSON object", remedy)])
     if unknown := [name for name in request if name != ROWS]:
-        raise ValueRejectedError(
-            [Problem(name, request[name], "is not known here", remedy) for name in unknown[:MOST_PROBLEMS]]
-        )
+        raise ValueRejectedError([Problem(name, request[name], "is not known here", remedy) for name in unknown])
     rows = request.get(ROWS)
     if not isinstance(rows, list):
         raise ValueRejectedError([Problem(ROWS, rows, "is missing or not a list", remedy)])

@@ -113,7 +113,7 @@ class Training(Frozen):
         None,
         ge=2,
         le=10,
-        description="Default: 5; 3 from 50,000 training rows (a table counts for ten times its rarer outcome at most).",
+        description="Default: 5; 3 from 50,000 training rows (of the rarer outcome, 5,000), and from 150,000 of any.",
     )
     teacher_iterations: int = Field(1000, ge=1, le=10_000, description="Most boosting rounds for each teacher.")
     synthetic_rows: int | None = Field(

@@ -39,6 +39,8 @@ LONG = struct.Struct("<q")
 class RedisHistories(HistoryStore):
     """See `HistoryStore`. A line that breaks is opened again and asked again: an event is added once all the same."""
 
+    over_network = True
+
     def __init__(self, address: Address, contract: Contract) -> None:
         super().__init__(contract)
         self._address = address

@@ -29,6 +29,8 @@ class RedisStore(OnlineStore):
     generation that nobody had begun to remove; else the reader follows it with one more trip.
     """
 
+    over_network = True
+
     def __init__(self, address: Address, model: str) -> None:
         super().__init__(model)
         self._address = address

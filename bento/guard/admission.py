@@ -114,6 +114,6 @@ def until_it_waits(answer: Coroutine[Any, Any, Answer], done: Callable[[], None]
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:
-        step = given = waits_for = None  # an error's traceback has this frame: they would keep each other
+        del step, given, waits_for  # an error's traceback has this frame: they would keep each other
         if counted:
             done()

@@ -9,6 +9,7 @@ from models.declaration import Training
 from models.training.split import Labels
 
 MANY_ROWS = 50_000  # from here on two thirds of them teach as well as four fifths
+LONG = 150_000  # rows, whatever their outcomes: five folds of so many take too long
 LARGE = 30_000  # rows, from here on the network keeps up with its teacher only if it is shown more
 RARE = 10  # rows that one of the rarer outcome counts for at most
 
@@ -32,6 +33,6 @@ def budget_of(training: Training, y: Labels) -> Budget:
     """Return what is declared, and by need of the training rows with outcomes `y` what is not."""
     rows = size_of(y)
     synthetic, presentations = (150_000, 3_000_000) if rows >= LARGE else (60_000, 1_500_000)
-    needs = (3 if rows >= MANY_ROWS else 5, synthetic, presentations)
+    needs = (3 if rows >= MANY_ROWS or len(y) >= LONG else 5, synthetic, presentations)
     declared = (training.teacher_folds, training.synthetic_rows, training.row_presentations)
     return Budget(*(need if given is None else given for given, need in zip(declared, needs, strict=True)))

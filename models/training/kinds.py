@@ -16,6 +16,7 @@ from models.training.trees import SHALLOW, Growth, fit_trees
 # What each kind of learner is tried with on the first fold; the best goes on.
 DEEP = tuple(Growth(leaves, features) for leaves in (7, 15, 31) for features in (0.7, 1.0))
 DEEP_OF_MANY = (Growth(15, 0.7), Growth(31, 0.7))
+DEEP_OF_RARE = (Growth(7, 0.7), Growth(15, 0.7))  # of many rows too, which take long, but few have one of the outcomes
 STRENGTHS, STRENGTHS_OF_MANY = (0.003, 0.01, 0.03, 0.1, 0.3), (0.1,)
 STRAIGHT_STRENGTHS = (1.0, 10.0, 100.0)  # each number is one column, 0 to 1
 SCHOOLINGS = (Schooling(8, 0, 0.1, 0.01), Schooling(30, 0, 0.3, 0.01), Schooling(0, 300_000, 0, 2.0))
@@ -34,7 +35,7 @@ class Kind(NamedTuple):
 
 def kinds_of_learners(contract: Contract, rows: Encoded, y: Labels, training: Training) -> list[Kind]:
     """Return the kinds that suit the training rows: many rows get fewer, and of each fewer choices."""
-    many, seed = size_of(y) >= MANY_ROWS, training.seed
+    many, long, seed = size_of(y) >= MANY_ROWS, len(y) >= MANY_ROWS, training.seed
     presentations = min(budget_of(training, y).row_presentations // SHARE, MOST_PRESENTATIONS)
 
     def trees(fold: Fold, growth: Growth) -> Score:
@@ -54,11 +55,11 @@ def kinds_of_learners(contract: Contract, rows: Encoded, y: Labels, training: Tr
 
     many_values = bool(many_valued(rows))
     shallow = [Kind("shallow trees", trees, (SHALLOW,))]
-    of_pairs = [Kind("pairs of values", pairs, PENALTIES_OF_MANY if many else PENALTIES)]
+    of_pairs = [Kind("pairs of values", pairs, PENALTIES_OF_MANY if long else PENALTIES)]
     return [
         *(shallow if many_values or not many else []),  # of many rows without rates deep ones know as much
         *(of_pairs if many_values and len(contract.categories) > 1 else []),  # trees find those of few values
-        Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP),
+        Kind("deep trees", trees, DEEP_OF_MANY if many else DEEP_OF_RARE if long else DEEP),
         Kind("line", line, STRENGTHS_OF_MANY if many else STRENGTHS),
         *([] if many else [Kind("straight line", straight_line, STRAIGHT_STRENGTHS)]),
         Kind("network", network, SCHOOLINGS_OF_MANY if many else SCHOOLINGS),

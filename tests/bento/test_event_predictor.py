@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from signal import SIGCONT, SIGSTOP
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from backends.histories import HistoryStore, open_histories
 from backends.settings import ROOT
 from bento.event_predictor import EventPredictor, predictor_of
+from bento.guard.admission import until_it_waits
 from bento.observing.watch import Watch
 from bento.predictor import Predictor
 from models.contract import Api
@@ -298,6 +300,32 @@ def test_as_a_whole_a_bad_row_keeps_the_others_from_the_history(predictor):
     outcomes = predictor.predict_many([swipe(404, 1), swipe(404, 2, amount=-1)], whole=True)
     assert isinstance(outcomes[1], ValueRejectedError)
     assert recorded(predictor.histories, 404) == []
+
+
+def test_a_large_call_that_waits_for_redis_holds_no_thread_and_is_no_queue(redis):
+    predictor, seen = made(redis.emptied().uri()), list[str]()
+
+    async def ask() -> list[Any]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        asked = predictor.predict_rows_async([swipe(NEW_CARD), swipe(NEW_CARD)], aside=True)
+        return await until_it_waits(asked, lambda: seen.append("done"))
+
+    async def meanwhile() -> list[Any]:
+        redis.server.process.send_signal(SIGSTOP)
+        try:
+            task = asyncio.create_task(ask())
+            async with asyncio.timeout(20):
+                while not seen:
+                    await asyncio.sleep(0.001)
+                await asyncio.to_thread(int)  # the one thread is free
+            assert not task.done()
+        finally:
+            redis.server.process.send_signal(SIGCONT)
+        answers = await task
+        await predictor.histories.aclose()
+        return answers
+
+    assert [answer["history_events"] for answer in asyncio.run(meanwhile())] == [0, 1]
 
 
 # --- whether it can be asked ----------------------------------------------------------------------------------------

@@ -5,17 +5,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
 import uvicorn
+from pydantic_core import to_json
 from typer.testing import CliRunner
 
 from backends.explanations import Explanation
 from backends.online_store import open_store
 from backends.settings import Settings
 from bento.client import ApiClient
+from bento.failures import body_of
+from bento.guard.refusals import OVERLOADED
 from bento.lineage import Lineage
 from bento.open_inference.inference import OpenInference
 from bento.open_inference.rest import OpenInferenceRest
@@ -23,7 +27,15 @@ from bento.predictor import Predictor
 from bento.rest import Rest
 from models.contract import Contract
 from models.encoding import encode_rows
-from models.errors import ContractError, EntityNotFoundError, ModelNotServedError, TandemError, ValueRejectedError
+from models.errors import (
+    ContractError,
+    EntityNotFoundError,
+    ModelNotServedError,
+    OverloadedError,
+    ServiceUnreachableError,
+    TandemError,
+    ValueRejectedError,
+)
 from models.scoring import Scorer
 from orchestration.cli import app
 from orchestration.explaining import explained
@@ -104,6 +116,9 @@ def test_all_reasons_are_told_though_the_declaration_has_lost_a_feature(declared
         ({"key": "1_7"}, ContractError, "customer_id '1_7' is no key: give a whole number"),
         ({"features": '{"tenure_months": -1}'}, ContractError, "out of bounds"),
         ({"features": '{"tenure_months": NaN}'}, ValueRejectedError, "is not JSON"),
+        ({"features": '{"balance": 1e999}'}, ValueRejectedError, "is not JSON"),  # infinity, to Python
+        ({"features": '{"balance": [-1e999]}'}, ValueRejectedError, "is not JSON"),
+        ({"features": '{"plan": "\udcff"}'}, ValueRejectedError, "is not JSON"),  # what Python makes of other bytes
         ({"key": "5", "model": "other"}, ModelNotServedError, "is the service of tiny, not of other"),
     ],
 )
@@ -136,3 +151,26 @@ def test_a_service_that_is_none_of_ours_has_no_datatypes(served):
         assert client.datatypes("tiny")["customer_id"] == "INT64"
         with pytest.raises(TandemError, match="/v2/models/nobody was answered with status 404"):
             client.datatypes("nobody")
+        with pytest.raises(ServiceUnreachableError, match="not by a Tandem service: it names no inputs"):
+            client.datatypes("tiny/ready")
+
+
+@pytest.mark.parametrize("body", [OVERLOADED.body, to_json(body_of(OverloadedError("100 rows wait")))])
+def test_a_service_that_has_too_much_to_do_is_told_as_one(body):
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with (
+            ApiClient(f"http://127.0.0.1:{server.server_port}") as client,
+            pytest.raises(OverloadedError, match=r"too long|100 rows wait"),
+        ):
+            client.datatypes("tiny")
+        server.shutdown()

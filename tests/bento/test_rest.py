@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 
 import httpx
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 from backends.online_store import OnlineStore, open_store
 from backends.settings import ROOT
 from bento.client import ApiClient
+from bento.failures import body_of
 from bento.lineage import Lineage
 from bento.predictor import Predictor
 from bento.rest import Rest
@@ -114,6 +115,29 @@ def test_few_rows_and_many_have_the_same_answers(rest, rows):
     answer = ask(rest, "POST", "/predict_many", json={"rows": [{"customer_id": i % 3} for i in range(rows)]}).json()
     alone = [ask(rest, "POST", "/predict", json={"customer_id": i}).json()["probability"] for i in range(3)]
     assert [one["probability"] for one in answer["predictions"]] == [alone[i % 3] for i in range(rows)]
+
+
+def test_the_errors_of_a_large_call_are_written_in_a_thread(rest, monkeypatch):
+    wrote = set()
+
+    def written(error: BaseException) -> dict[str, object]:
+        wrote.add(current_thread() is main_thread())
+        return body_of(error)
+
+    monkeypatch.setattr("bento.rest.body_of", written)
+    few, many = ([{"customer_id": "nobody"}] * rows for rows in (3, 1000))
+    assert ask(rest, "POST", "/predict_many", json={"rows": few}).json()["errors"] == 3
+    assert wrote == {True}
+    wrote.clear()
+    assert ask(rest, "POST", "/predict_many", json={"rows": many}).json()["errors"] == 1000
+    assert wrote == {False}
+
+
+def test_of_very_many_unknown_names_all_are_counted(rest):
+    body = {"rows": []} | {f"a{i}": i for i in range(150)}
+    error = ask(rest, "POST", "/predict_many", json=body).json()["error"]
+    assert len(error["fields"]) == 100
+    assert error["message"].endswith("(150 problems, the first 100.)")
 
 
 def test_pages_may_be_asked_for_their_heads_alone(rest):

@@ -41,7 +41,7 @@ CALLS = MOST_WAITING // MOST_ROWS
 
 
 class SlowStore(LmdbStore):
-    """A store that answers when it is let; how many ask meanwhile is counted."""
+    """A store that answers when it is let, here or over a network; how many ask meanwhile is counted."""
 
     def __init__(self, *where: Any) -> None:
         super().__init__(*where)
@@ -86,6 +86,11 @@ def held(predictor: Predictor) -> Iterator[Callable[[], None]]:
         let.set()
 
 
+def waiting_in_line(predictor: Predictor) -> int:
+    """Return how many rows wait until somebody looks for their reasons."""
+    return predictor._explaining._thread._work_queue.qsize()
+
+
 def has_all_its_room(explaining: Explaining) -> bool:
     """Whether as many rows can wait as ever, and no more."""
     calls = [dict.fromkeys(range(MOST_ROWS), 1)] * CALLS
@@ -104,9 +109,13 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("aside", [False, True])
-def test_of_a_burst_no_more_are_taken_than_there_is_room_for(predictor, store, aside):
+WAYS = pytest.mark.parametrize(("aside", "over_network"), [(False, True), (True, True), (True, False)])
+
+
+@WAYS
+def test_of_a_burst_no_more_are_taken_than_there_is_room_for(predictor, store, aside, over_network):
     async def burst() -> list[object]:
+        store.over_network = over_network
         store.let.clear()
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * CALLS))
         calls = [asyncio.create_task(predictor.predict_rows_async(ASKED, aside=aside)) for _ in range(2 * CALLS)]
@@ -122,17 +131,18 @@ def test_of_a_burst_no_more_are_taken_than_there_is_room_for(predictor, store, a
     assert has_all_its_room(predictor._explaining)
 
 
-@pytest.mark.parametrize("aside", [False, True])
+@WAYS
 @pytest.mark.parametrize("waits_for", ["store", "reasons"])
 @pytest.mark.parametrize("ending", ["cancelled", "deadline"])
-def test_a_call_that_is_given_up_gives_its_room_back(predictor, store, aside, waits_for, ending):
+def test_a_call_that_is_given_up_gives_its_room_back(predictor, store, aside, over_network, waits_for, ending):
     async def give_up() -> None:
+        store.over_network = over_network
         store.let.clear()
         call = asyncio.create_task(predictor.predict_rows_async(ASKED, aside=aside))
         await until(lambda: store.asked == 1)
         if waits_for == "reasons":
             store.let.set()
-            await asyncio.sleep(0.05)
+            await until(lambda: waiting_in_line(predictor) == MOST_ROWS)
         if ending == "deadline":
             asyncio.get_running_loop().call_later(0.02, store.let.set)  # a thread is waited for
             with pytest.raises(TimeoutError):
@@ -148,7 +158,7 @@ def test_a_call_that_is_given_up_gives_its_room_back(predictor, store, aside, wa
         assert has_all_its_room(predictor._explaining)
 
 
-def test_who_is_cancelled_before_a_thread_is_free_keeps_no_room_when_it_is(predictor, store):
+def test_who_is_cancelled_before_a_thread_is_free_asks_for_nothing_when_it_is(predictor, store):
     async def give_up() -> None:
         let = Event()
         busy = asyncio.create_task(asyncio.to_thread(let.wait))
@@ -160,7 +170,8 @@ def test_who_is_cancelled_before_a_thread_is_free_keeps_no_room_when_it_is(predi
         with pytest.raises(asyncio.CancelledError):
             await call
         await busy
-        await until(lambda: store.asked == 1)
+        await asyncio.to_thread(int)  # so the thread is done with whatever came before
+        assert store.asked == 0
 
     asyncio.run(with_one_thread(give_up))
     assert has_all_its_room(predictor._explaining)
@@ -173,7 +184,7 @@ def test_nobody_looks_for_the_reasons_of_a_call_that_was_given_up(predictor, mon
 
     async def give_up(let: Callable[[], None]) -> None:
         call = asyncio.create_task(predictor.predict_rows_async(ASKED))
-        await asyncio.sleep(0.05)
+        await until(lambda: waiting_in_line(predictor) == MOST_ROWS)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -259,16 +270,23 @@ async def calling(predictor: Predictor, rules: Rules) -> AsyncIterator[tuple[asy
         await serving
 
 
-def test_over_http_a_large_call_that_waits_for_reasons_holds_no_thread_and_is_no_queue(predictor, store, tmp_path):
+@pytest.mark.parametrize("waits_for", ["store", "reasons"])
+def test_over_http_a_large_call_that_waits_holds_no_thread_and_is_no_queue(predictor, store, tmp_path, waits_for):
     rules, body = Rules.of(Settings(home=tmp_path), CONTRACT), json.dumps({"rows": LARGE}).encode()
     assert len(body) > INLINE_BYTES
 
     async def ask() -> None:
         async with calling(predictor, rules) as (reader, writer):
             with held(predictor) as let:
-                writer.write(request("/predict_many", body))
-                await until(lambda: store.asked == 1)
-                await nobody_is_held_up(rules.admission)
+                if waits_for == "store":
+                    store.over_network = True
+                    store.let.clear()
+                try:
+                    writer.write(request("/predict_many", body))
+                    await until(lambda: store.asked == 1)
+                    await nobody_is_held_up(rules.admission)
+                finally:
+                    store.let.set()
                 let()
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             head = await reader.readuntil(b"\r\n\r\n")
@@ -279,15 +297,17 @@ def test_over_http_a_large_call_that_waits_for_reasons_holds_no_thread_and_is_no
     asyncio.run(with_one_thread(ask))
 
 
-def test_over_http_who_is_cut_off_while_reasons_are_waited_for_keeps_no_room(predictor, tmp_path):
+def test_over_http_who_is_cut_off_keeps_room_until_the_reasons_are_found_and_no_longer(predictor, tmp_path):
     rules = Rules.of(Settings(home=tmp_path, api_request_seconds=0.1), CONTRACT)
 
     async def ask() -> None:
         async with calling(predictor, rules) as (reader, writer):
             with held(predictor):
                 writer.write(request("/predict_many", json.dumps({"rows": ASKED}).encode()))
+                await until(lambda: waiting_in_line(predictor) == MOST_ROWS)
                 with suppress(ConnectionResetError):
                     assert await reader.read() == b""
+                assert predictor._explaining._waiting == MOST_ROWS  # nobody tells a call of HTTP that it is given up
             await until(lambda: predictor._explaining._waiting == 0)
 
     asyncio.run(ask())

@@ -1,9 +1,13 @@
 """Work in a thread: what comes of it, that it is over when its call is, and what admission makes of the wait."""
 
 import asyncio
-from collections.abc import Callable
+import gc
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from threading import Event, current_thread, main_thread
+from typing import Any
 
 import pytest
 
@@ -11,6 +15,12 @@ from bento.guard.admission import until_it_waits
 from bento.guard.threads import in_thread
 
 CALLER = ContextVar("CALLER", default="nobody")
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.001)
 
 
 def tell(fails: bool = False) -> tuple[bool, str]:
@@ -54,6 +64,109 @@ def test_who_is_cancelled_waits_until_the_thread_is_at_its_end(times, fails):
         assert ended.is_set()
 
     asyncio.run(ask(), debug=True)
+
+
+def test_of_what_is_cancelled_only_what_was_begun_is_done():
+    begun, held, done = Event(), Event(), list[int]()
+
+    def work(number: int) -> None:
+        begun.set()
+        held.wait()
+        done.append(number)
+
+    async def ask() -> list[object]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        tasks = [asyncio.create_task(in_thread(work, number)) for number in range(4)]
+        await until(begun.is_set)
+        for task in tasks[:3]:
+            task.cancel()
+        await asyncio.sleep(0.01)
+        held.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    *cancelled, last = asyncio.run(ask())
+    assert [type(error) for error in cancelled] == [asyncio.CancelledError] * 3
+    assert (done, last) == ([0, 3], None)
+
+
+class Thing:
+    """Something that a call has to do with."""
+
+
+def tell_of(_: Thing, begun: Event, held: Event, fails: bool) -> None:
+    begun.set()
+    held.wait()
+    tell(fails)
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Let nothing be freed but what nobody holds."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize(("cancelled", "fails"), [(True, False), (True, True), (False, True)])
+@pytest.mark.usefixtures("uncollected")
+def test_nothing_is_kept_of_a_call_that_has_failed(cancelled, fails):
+    async def ask() -> object:
+        thing, begun, held = Thing(), Event(), Event()
+        task = asyncio.create_task(_admitted(in_thread(tell_of, thing, begun, held, fails)))
+        await until(begun.is_set)
+        if cancelled:
+            task.cancel()
+            await asyncio.sleep(0.01)
+        held.set()
+        (error,) = await asyncio.gather(task, return_exceptions=True)
+        assert isinstance(error, asyncio.CancelledError if cancelled else ValueError)
+        return weakref.ref(thing)
+
+    async def asked() -> bool:
+        thing = await ask()
+        await asyncio.to_thread(int)  # a thread keeps its last work until it has another
+        return thing() is None
+
+    assert asyncio.run(with_one_thread(asked))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.usefixtures("uncollected")
+def test_nothing_is_kept_of_a_call_that_ended_while_it_waited(fails):
+    def failing() -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        loop.call_soon((failure := loop.create_future()).set_exception, ValueError("it failed"))
+        return failure
+
+    async def answer(_: Thing) -> None:
+        await (failing() if fails else asyncio.sleep(60))
+
+    async def ask() -> object:
+        thing = Thing()
+        task = asyncio.create_task(_admitted(answer(thing)))
+        await asyncio.sleep(0)
+        if not fails:
+            task.cancel()
+        (error,) = await asyncio.gather(task, return_exceptions=True)
+        assert isinstance(error, ValueError if fails else asyncio.CancelledError)
+        return weakref.ref(thing)
+
+    async def asked() -> bool:
+        thing = await ask()
+        await asyncio.sleep(0.001)  # the loop keeps what it has gathered for a turn
+        return thing() is None
+
+    assert asyncio.run(asked())
+
+
+async def _admitted(answer: Coroutine[Any, Any, object]) -> object:
+    return await until_it_waits(answer, int)
+
+
+async def with_one_thread(ask: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    return await ask()
 
 
 def test_who_waits_for_a_thread_is_a_queue_until_it_waits_for_something_else():

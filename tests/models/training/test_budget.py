@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.declaration import Training
-from models.training.budget import LARGE, MANY_ROWS, Budget, budget_of, size_of
+from models.training.budget import LARGE, LONG, MANY_ROWS, Budget, budget_of, size_of
 
 
 def outcomes(rows, positives):
@@ -30,3 +30,8 @@ def test_large_tables_are_shown_more_and_folded_less(rows, expected):
 def test_what_is_declared_is_kept_and_none_of_it_too():
     declared = Training(teacher_folds=2, synthetic_rows=0, row_presentations=1000)
     assert budget_of(declared, outcomes(MANY_ROWS, 10_000)) == Budget(2, 0, 1000)
+
+
+@pytest.mark.parametrize(("rows", "folds"), [(LONG - 1, 5), (LONG, 3)])
+def test_very_many_rows_are_folded_less_however_rare_an_outcome_is(rows, folds):
+    assert budget_of(Training(), outcomes(rows, LARGE // 10)).teacher_folds == folds
