@@ -33,7 +33,7 @@ def tables(facts: Mapping[str, Any]) -> str:
     """Return the bars, the AUCs and the log-losses of a run, in Markdown."""
     rows = rows_of(facts["records"])
     found = bars(rows, facts["records"])
-    reached = [(name, f"{figure:+.4f}", "reached" if held else "**missed**") for name, (figure, held) in found.items()]
+    reached = [(name, _figure(figure), "reached" if held else "**missed**") for name, (figure, held) in found.items()]
     ahead = [sum(row.leads[rival][0] > 0 for row in rows) for rival in ("boosted_trees", "lightgbm")]
     return "\n".join(
         [
@@ -46,6 +46,11 @@ def tables(facts: Mapping[str, Any]) -> str:
             _table(LOSSES, map(_losses, rows)),
         ]
     )
+
+
+def _figure(value: float) -> str:
+    """Write a difference of AUCs, or seconds."""
+    return f"{value:+.4f}" if abs(value) < 1 else f"{value:.1f}"
 
 
 def _aucs(row: Row) -> Sequence[str]:
