@@ -34,7 +34,7 @@ MIDDLE = {"num_leaves": 15, "min_data_in_leaf": 20, "feature_fraction": 0.8, "ba
 
 def boosted_trees(rows: Encoded, y: Labels, test: Encoded, seed: int) -> Scores:
     """Fit scikit-learn's HistGradientBoosting with its defaults."""
-    return fit_plain_trees(rows, y, seed).score(test)
+    return fit_plain_trees(rows, y, seed)(test)
 
 
 def lightgbm(rows: Encoded, y: Labels, test: Encoded, seed: int) -> Scores:

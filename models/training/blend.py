@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.scoring import Scores
+from models.training.network import sigmoid
 from models.training.split import Labels
 
 CAUTION = 5.0  # nats that a weight one away from its even share costs: on few rows the weights stay near even
@@ -27,7 +28,7 @@ class Blend:
     def mix(self, scores: list[Scores]) -> Scores:
         """Return one probability of the learners', float32 [rows] each."""
         logit = log_odds(scores) @ self.weights + self.intercept
-        mixed: Scores = np.exp(-np.logaddexp(0, -logit)).astype(np.float32)
+        mixed: Scores = sigmoid(logit).astype(np.float32)
         return mixed
 
 
@@ -40,7 +41,7 @@ def fit_blend(scores: list[Scores], y: Labels) -> Blend:
 
     def loss(at: Reals) -> tuple[float, Reals]:
         logit, away = logits @ at[:-1] + at[-1], at[:-1] - even
-        wrong = np.exp(-np.logaddexp(0, -logit)) - y
+        wrong = sigmoid(logit) - y
         value = float((np.logaddexp(0, logit) - y * logit).sum() + CAUTION * (away @ away))
         return value, np.append(logits.T @ wrong + 2 * CAUTION * away, wrong.sum())
 

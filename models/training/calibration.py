@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.training.graph import Layer
+from models.training.network import sigmoid
 from models.training.split import Labels
 
 PARAMETERS = 2  # slope and intercept
@@ -29,7 +30,7 @@ def platt(logit: npt.NDArray[np.float32], y: Labels) -> tuple[float, float]:
     def loss(at: Reals) -> tuple[float, Reals]:
         away = (at - (1, 0)) / DOUBT
         scaled = at[0] * exact + at[1]
-        wrong = np.exp(-np.logaddexp(0, -scaled)) - y
+        wrong = sigmoid(scaled) - y
         gradient = np.array([wrong @ exact, wrong.sum()]) + away / DOUBT
         return float(away @ away) / 2 - _log_likelihood(scaled, y), gradient
 

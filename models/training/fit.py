@@ -99,7 +99,7 @@ def train(
         scores = scorer.score(test.rows)
         difference = float(np.abs(scores - sigmoid(logits(layers, encode, test.rows))).max())
         _check_graph(contract, difference)
-        all_scores = {"network": scores, "teacher": teacher.score(test.rows), "boosted_trees": plain.score(test.rows)}
+        all_scores = {"network": scores, "teacher": teacher.score(test.rows), "boosted_trees": plain(test.rows)}
         metrics = {name: _metrics(declaration, contract, test.y, s) for name, s in all_scores.items()}
     with _timed(seconds, "profile"):
         profile = learn_profile(contract, training.rows, scorer.score(training.rows))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ CURVE_POINTS = 200
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 Vector = npt.NDArray[np.float32]
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ def logits(layers: list[Layer], encode: Encode, rows: Encoded) -> Vector:
     return np.concatenate(batches)
 
 
-def sigmoid(logit: Vector) -> Vector:
-    """Return the probabilities of logits, without overflow."""
+def sigmoid(logit: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """Return the probabilities of logits, float32 or float64 as they are, without overflow."""
     return np.exp(-np.logaddexp(np.float32(0), -logit))
 
 

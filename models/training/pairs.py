@@ -14,6 +14,7 @@ from models.encoding import Encoded
 from models.scoring import Scores
 from models.training.blend import log_odds
 from models.training.learners import MOST_ROWS, Fold, Layers, drawn, fit_line
+from models.training.network import sigmoid
 from models.training.split import Labels
 
 FACTORS = 4  # of each value
@@ -40,7 +41,7 @@ class Pairs:
         values = _values(rows, self.starts)
         line = log_odds([self.line(rows)])[:, 0]
         logit = line + self.intercept + values @ self.effects + _pairs(values, self.factors)
-        return np.exp(-np.logaddexp(0, -logit)).astype(np.float32)  # type: ignore[no-any-return]
+        return sigmoid(logit).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Misfit:
         logit = self.line + intercept + self.values @ effects + _pairs(self.values, factors)
         loss = (np.logaddexp(0, logit) - self.y * logit).sum()
         loss += (PENALTY * (effects @ effects) + self.penalty * (factors**2).sum()) / 2
-        wrong = np.exp(-np.logaddexp(0, -logit)) - self.y
+        wrong = sigmoid(logit) - self.y
         by_code = self.values.T @ np.column_stack([wrong, wrong[:, None] * (self.values @ factors)])
         by_effect = by_code[:, 0] + PENALTY * effects
         by_factor = by_code[:, 1:] - by_code[:, :1] * factors + self.penalty * factors

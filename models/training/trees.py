@@ -106,20 +106,9 @@ def fit_trees(fold: Fold, growth: Growth, iterations: int, seed: int) -> Trees:
     return Trees(trees.fit(known.table(rows), y, X_val=outside, y_val=fold.outside.y), known)
 
 
-@dataclass(frozen=True)
-class PlainTrees:
-    """Boosted trees with scikit-learn's defaults."""
-
-    trees: Trees
-
-    def score(self, rows: Encoded) -> Scores:
-        """Return probabilities, float32 [rows]."""
-        return self.trees(rows)
-
-
-def fit_plain_trees(rows: Encoded, y: Labels, seed: int) -> PlainTrees:
+def fit_plain_trees(rows: Encoded, y: Labels, seed: int) -> Trees:
     """Fit scikit-learn's boosted trees with its defaults: the yardstick beside which every network is reported."""
     known = Known.of(rows)
     trees = HistGradientBoostingClassifier(categorical_features=known.categorical, random_state=seed)
     with threadpool_limits(None if len(rows) >= MANY_ROWS else 1, user_api="openmp"):
-        return PlainTrees(Trees(trees.fit(known.table(rows), y), known))
+        return Trees(trees.fit(known.table(rows), y), known)
